@@ -1,0 +1,27 @@
+"""Train and evaluate Reptile (or first-order MAML) on Omniglot.
+
+    python run_omniglot.py --shots 1 --classes 5 --transductive
+
+Prepare the data with ./fetch_data.sh, or use --dataset glyphs, which needs none.
+"""
+
+from supervised_reptile.config import Config
+from supervised_reptile.flags import config_from_flags, define_flags, options_from_flags, run_main
+
+
+def main(argv: list[str]) -> None:
+    """Run what the flags describe."""
+    config, options = config_from_flags(), options_from_flags()
+    # TensorFlow takes seconds to load: only once the flags are known to be good.
+    from supervised_reptile.models import omniglot_model
+    from supervised_reptile.run import run
+
+    def build_model(config: Config):
+        return omniglot_model(config.task.classes, seed=config.seed)
+
+    run(config, options, build_model)
+
+
+if __name__ == "__main__":
+    define_flags(("omniglot", "glyphs"))
+    run_main(main)

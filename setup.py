@@ -1,0 +1,5 @@
+"""Packaging of supervised-reptile; every setting is in pyproject.toml."""
+
+from setuptools import setup
+
+setup()

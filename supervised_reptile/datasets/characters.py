@@ -1,0 +1,93 @@
+"""What Omniglot and the glyphs share: the split, and rotations as new training classes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import numpy as np
+
+from supervised_reptile.datasets.few_shot import FewShotDataset
+
+TRAIN_CHARACTERS = 1200
+ROTATIONS = (0, 90, 180, 270)  # degrees, counter-clockwise as in PIL
+
+
+def split_characters(
+    num_characters: int, seed: int, num_train: int = TRAIN_CHARACTERS
+) -> tuple[list[int], list[int]]:
+    """Shuffle the sorted characters once and cut the list in two.
+
+    For the same seed this is the very split of the original program, which seeds Python's
+    generator and shuffles its sorted list of characters with it before anything else.
+
+    Args:
+        num_characters: Number of characters, 1623 in Omniglot.
+        seed: Seed of the shuffle.
+        num_train: Number of training characters, 1200 in the paper.
+
+    Returns:
+        Ids of the training characters and of the test characters, in shuffled order.
+
+    Raises:
+        ValueError: If either split would be empty.
+    """
+    if not 0 < num_train < num_characters:
+        raise ValueError(
+            "num_train must lie between 0 and the number of characters. "
+            f"Received: {num_train} of {num_characters}"
+        )
+    order = list(range(num_characters))
+    random.Random(seed).shuffle(order)
+    return order[:num_train], order[num_train:]
+
+
+def build_character_dataset(
+    name: str,
+    drawings: np.ndarray,
+    names: Sequence[str],
+    *,
+    seed: int,
+    num_train: int = TRAIN_CHARACTERS,
+) -> FewShotDataset:
+    """Split characters and multiply the training ones by rotation (Section 6.1 of the paper).
+
+    Each training character gives four classes, itself and its rotations by 90, 180 and 270
+    degrees, one after the other; test characters are not rotated.
+
+    Args:
+        name: Name of the data set.
+        drawings: uint8 [characters, drawings, side, side, 1], values 0 (ink) and 1 (paper), the
+            characters sorted by alphabet and character.
+        names: One name a character, such as ``"Tifinagh/character55"``.
+        seed: Seed of the split.
+        num_train: Number of training characters.
+
+    Returns:
+        The data set, with ``4 * num_train`` train classes followed by the test classes.
+
+    Raises:
+        ValueError: If a split would be empty.
+    """
+    train, test = split_characters(len(drawings), seed, num_train)
+    per_class, *image_shape = drawings.shape[1:]
+    turns = range(len(ROTATIONS))  # np.rot90(k) is PIL's rotate(90 * k), exactly
+    rotated = np.stack([np.rot90(drawings[train], k, axes=(2, 3)) for k in turns], axis=1)
+    images = np.concatenate(
+        [rotated.reshape(-1, *image_shape), drawings[test].reshape(-1, *image_shape)]
+    )
+    class_names = [
+        f"{names[c]}/rot{degrees}" if degrees else names[c] for c in train for degrees in ROTATIONS
+    ] + [names[c] for c in test]
+    num_train_classes = len(train) * len(ROTATIONS)
+    return FewShotDataset(
+        name=name,
+        images=images,
+        class_offsets=np.arange(len(class_names) + 1, dtype=np.int64) * per_class,
+        class_names=tuple(class_names),
+        splits={
+            "train": np.arange(num_train_classes, dtype=np.int64),
+            "test": np.arange(num_train_classes, len(class_names), dtype=np.int64),
+        },
+        pixel_scale=1.0,
+    )

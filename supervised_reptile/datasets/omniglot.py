@@ -1,0 +1,324 @@
+"""Omniglot (Lake, Salakhutdinov & Tenenbaum 2015) as a TensorFlow Datasets builder.
+
+1623 handwritten characters of 50 alphabets, 20 drawings each, one bit a pixel. TFDS downloads,
+verifies, reports progress and caches; this module says where the data come from, checks that they
+are all there, and shrinks them to 28x28 as the original program does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+from tensorflow_datasets.core.download import download_manager, downloader
+
+from supervised_reptile.datasets.characters import build_character_dataset
+from supervised_reptile.datasets.errors import DatasetError, DatasetNotFoundError
+from supervised_reptile.datasets.few_shot import FewShotDataset
+from supervised_reptile.datasets.omniglot_contents import (
+    ARCHIVES,
+    DRAWINGS,
+    Archive,
+    Files,
+    find_problems,
+    tree_files,
+    zip_files,
+)
+
+OFFICIAL_URL = "https://github.com/brendenlake/omniglot/raw/master/python"
+RAW_SIZE = (105, 105)
+SIZE = (28, 28)
+
+
+class Omniglot(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Omniglot at 28x28, one record a character.
+
+    Not registered with TFDS, whose own "omniglot" keeps the drawings at 105x105 and one by one;
+    prepared data lie in ``<data_dir>/omniglot/<version>``.
+
+    Args:
+        data_dir: Folder of all data sets.
+        source: Folder with the two zip files or with the alphabets' folders; None to download.
+        url: Address of the folder to download from.
+        archives: What to expect. The checksums bind downloads only: zips of a local folder may
+            be packed anew, so they are judged by what is in them.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "28x28 by nearest neighbour, one record a character."}  # noqa: RUF012
+
+    def __init__(
+        self,
+        *,
+        data_dir: str | Path,
+        source: Path | None = None,
+        url: str = OFFICIAL_URL,
+        archives: Sequence[Archive] = ARCHIVES,
+    ) -> None:
+        self.source = source
+        self._url = url.rstrip("/")
+        self.archives = tuple(archives)
+        super().__init__(data_dir=data_dir)
+
+    @property
+    def url_infos(self) -> dict[str, Any]:
+        """Size and sha256 of every address, which TFDS enforces on what it downloads."""
+        return {
+            self._archive_url(archive): tfds.core.download.checksums.UrlInfo(
+                size=tfds.core.utils.Size(archive.size),
+                checksum=archive.sha256,
+                filename=f"{archive.name}.zip",
+            )
+            for archive in self.archives
+        }
+
+    def _archive_url(self, archive: Archive) -> str:
+        return f"{self._url}/{archive.name}.zip"
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        images = tfds.features.Tensor(
+            shape=(DRAWINGS, *SIZE, 1), dtype=np.uint8, encoding=tfds.features.Encoding.ZLIB
+        )
+        return self.dataset_info_from_configs(
+            description="1623 handwritten characters, 20 drawings each: 0 is ink, 1 is paper.",
+            homepage="https://github.com/brendenlake/omniglot",
+            license="MIT",
+            features=tfds.features.FeaturesDict(
+                {
+                    "images": images,
+                    "alphabet": tfds.features.Text(),
+                    "character": tfds.features.Text(),
+                }
+            ),
+            disable_shuffling=True,  # records stay in sorted order
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+        files: Files = {}
+        if self.source is not None and not list(self.source.glob("images_*.zip")):
+            files = tree_files(self.source)
+            if not files:
+                raise DatasetError(
+                    f"{self.source} holds neither {self.archives[0].name}.zip nor folders "
+                    "<alphabet>/<character> of PNG files"
+                )
+        else:
+            for archive in self.archives:
+                files |= zip_files(self._fetch(dl_manager, archive), archive.name)
+        self._check_complete(files)
+        return {"all_characters": self._generate_examples(files)}
+
+    def _generate_examples(self, files: Files) -> Iterator[tuple[int, dict[str, Any]]]:
+        for index, (alphabet, character) in enumerate(sorted(files)):
+            drawings = files[alphabet, character]
+            images = [
+                shrink(drawings[name], f"{alphabet}/{character}/{name}")
+                for name in sorted(drawings)
+            ]
+            yield (
+                index,
+                {"images": np.stack(images), "alphabet": alphabet, "character": character},
+            )
+
+    def _fetch(self, dl_manager: tfds.download.DownloadManager, archive: Archive) -> Path:
+        if self.source is not None:
+            return self.source / f"{archive.name}.zip"
+        url = self._archive_url(archive)
+        try:
+            # One at a time, so that a verified archive is kept if the next one fails.
+            return Path(dl_manager.download(url))
+        except download_manager.NonMatchingChecksumError as error:
+            raise DatasetError(
+                f"{url} is not the expected archive (its size or sha256 differs): the download is "
+                "damaged or the file is another; nothing of it is used"
+            ) from error
+        except (tfds.download.DownloadError, OSError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise DatasetError(
+                f"{url} could not be downloaded; if you have the archives, use --from ({reason})"
+            ) from error
+
+    def _check_complete(self, files: Files) -> None:
+        problems = list(find_problems(files, self.archives))
+        if problems:
+            more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
+            source = self._url if self.source is None else self.source
+            remedy = ""
+            if source == Path(self.data_dir_root) / "omniglot":
+                remedy = f": complete or delete {source} and run ./fetch_data.sh"
+            raise DatasetError(
+                f"Omniglot is incomplete: {'; '.join(problems[:3])}{more} "
+                f"(source: {source}){remedy}"
+            )
+
+
+def shrink(png: bytes | Path, name: str) -> np.ndarray:
+    """Decode a drawing and shrink it to 28x28 as the original program does.
+
+    Its ``Image.resize`` takes the nearest pixel, because the images have one bit a pixel.
+
+    Args:
+        png: A PNG file, as bytes or by path: 105x105, one bit a pixel.
+        name: What to call it in an error.
+
+    Returns:
+        uint8 [28, 28, 1]: 0 is ink, 1 is paper.
+
+    Raises:
+        DatasetError: If it is damaged, or is no 105x105 image of one bit a pixel.
+    """
+    try:
+        with Image.open(io.BytesIO(png) if isinstance(png, bytes) else png) as image:
+            mode, size = image.mode, image.size
+            small = image.resize(SIZE, Image.Resampling.NEAREST)
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all three
+        raise DatasetError(f"Omniglot is damaged: {name} does not decode: {error}") from error
+    if mode != "1" or size != RAW_SIZE:
+        raise DatasetError(
+            f"Omniglot is damaged: {name} must be 105x105, one bit a pixel. "
+            f"Received: {size[0]}x{size[1]}, mode {mode}"
+        )
+    return np.asarray(small, dtype=np.uint8)[..., np.newaxis]
+
+
+@contextlib.contextmanager
+def _tfds_settings(progress: bool) -> Iterator[None]:
+    if not progress:
+        tfds.disable_progress_bar()
+    try:
+        # TFDS's 10 retries keep a machine without network waiting for 3.5 minutes; 5 take 6 s.
+        with tfds.core.utils.temporary_assignment(downloader, "MAX_RETRIES", 5):
+            yield
+    finally:
+        tfds.enable_progress_bar()
+
+
+def _is_prepared(builder: Omniglot) -> bool:
+    # TFDS alone would warn about the missing folder.
+    return builder.data_path.exists() and builder.is_prepared()
+
+
+def prepare(
+    data_dir: str | Path,
+    *,
+    source: str | Path | None = None,
+    url: str = OFFICIAL_URL,
+    archives: Sequence[Archive] = ARCHIVES,
+    progress: bool = True,
+) -> Path:
+    """Fetch, verify and store Omniglot for `load`; does nothing if that is done already.
+
+    Args:
+        data_dir: Folder of all data sets. An extracted ``<data_dir>/omniglot/<alphabet>/
+            <character>/*.png``, as the original program makes it, is used where it is found.
+        source: Folder with ``images_background.zip`` and ``images_evaluation.zip``, or with the
+            alphabets' folders; None to download.
+        url: Address of a folder with the official archives, http or https.
+        archives: What to expect.
+        progress: Whether to show progress bars.
+
+    Returns:
+        The folder of the prepared data, ``<data_dir>/omniglot/<version>``.
+
+    Raises:
+        ValueError: If `url` is not http or https.
+        DatasetError: If the data cannot be had, are damaged or incomplete. Nothing is prepared
+            then; archives that were downloaded and verified are kept for the next attempt.
+    """
+    data_dir = Path(data_dir)
+    if not re.match("https?://", url):
+        raise ValueError(f"url must begin with http:// or https://. Received: {url!r}")
+    if source is not None and not Path(source).is_dir():
+        raise DatasetError(f"{source} is not a folder")
+    tree = data_dir / "omniglot"
+    if source is None and url == OFFICIAL_URL and tree_files(tree):
+        source = tree
+    source = Path(source) if source is not None else None
+    builder = Omniglot(data_dir=data_dir, source=source, url=url, archives=archives)
+    if not _is_prepared(builder):
+        _download_and_prepare(builder, data_dir / "downloads", progress)
+    read(builder)  # also on a second run: a damaged file on disk must not pass for ready
+    return Path(builder.data_path)
+
+
+def _download_and_prepare(builder: Omniglot, downloads: Path, progress: bool) -> None:
+    before = set(downloads.glob("*/*.tmp.*"))
+    config = tfds.download.DownloadConfig(
+        try_download_gcs=False, force_checksums_validation=builder.source is None
+    )
+    try:
+        with _tfds_settings(progress):
+            builder.download_and_prepare(
+                download_dir=downloads, download_config=config, file_format="array_record"
+            )
+    except OSError as error:
+        # Another process, started at the same time, may have finished the same work.
+        if not _is_prepared(builder):
+            raise DatasetError(f"{builder.data_dir} could not be written: {error}") from error
+    finally:
+        for partial in set(downloads.glob("*/*.tmp.*")) - before:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def load(*, data_dir: Path, seed: int, progress: bool = True) -> FewShotDataset:
+    """Load Omniglot: 4800 training classes (1200 characters, 4 rotations), 423 test classes.
+
+    Args:
+        data_dir: Folder of all data sets, holding prepared data or an extracted tree.
+        seed: Seed of the split.
+        progress: Whether to show progress bars where an extracted tree has to be prepared.
+
+    Returns:
+        The data set; images uint8 [104460, 28, 28, 1], 0 (ink) and 1 (paper).
+
+    Raises:
+        DatasetNotFoundError: If Omniglot is not in `data_dir`.
+        DatasetError: If what is there is damaged or incomplete.
+    """
+    builder = Omniglot(data_dir=data_dir)
+    if not _is_prepared(builder):
+        if not tree_files(data_dir / "omniglot"):
+            raise DatasetNotFoundError(
+                f"Omniglot is not in {data_dir}/omniglot: run ./fetch_data.sh to fetch it, or use "
+                "--dataset glyphs, which needs no download"
+            )
+        prepare(data_dir, progress=progress)
+        builder = Omniglot(data_dir=data_dir)
+    drawings, names = read(builder)
+    return build_character_dataset("omniglot", drawings, names, seed=seed)
+
+
+def read(builder: Omniglot) -> tuple[np.ndarray, list[str]]:
+    """Read prepared data.
+
+    Args:
+        builder: A builder whose data are prepared.
+
+    Returns:
+        Drawings, uint8 [characters, 20, 28, 28, 1], and names such as
+        ``"Tifinagh/character55"``, sorted by alphabet and character.
+
+    Raises:
+        DatasetError: If the file is damaged or records are missing.
+    """
+    remedy = "delete the folder and run ./fetch_data.sh again"
+    expected = sum(sum(archive.alphabets.values()) for archive in builder.archives)
+    try:
+        records = list(builder.as_data_source(split="all_characters"))
+    except (RuntimeError, ValueError, OSError) as error:  # array_record raises RuntimeError
+        raise DatasetError(f"{builder.data_dir} is damaged: {remedy} ({error})") from error
+    if len(records) != expected:
+        raise DatasetError(
+            f"{builder.data_dir} has {len(records)} of {expected} characters: {remedy}"
+        )
+    drawings = np.stack([record["images"] for record in records])
+    names = [f"{r['alphabet'].decode()}/{r['character'].decode()}" for r in records]
+    return drawings, names

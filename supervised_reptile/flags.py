@@ -1,0 +1,332 @@
+"""Command-line flags: absl flags -> `Config` and `RunOptions`.
+
+Every hyper-parameter is a flag of the same name. A flag that is not given means the paper's value
+for the chosen data set, classes and shots. `--inner-batch` and `--inner_batch` are one flag, so
+the published commands of the authors' program run as they are. An entry script reads:
+
+    def main(argv):
+        config, options = config_from_flags(), options_from_flags()
+        ...
+
+    define_flags()
+
+    if __name__ == "__main__":
+        run_main(main)
+
+Nothing else reads `absl.flags.FLAGS`.
+"""
+
+import dataclasses
+import os
+import re
+import sys
+import textwrap
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from absl import app, flags, logging
+
+from supervised_reptile.config import (
+    ALGORITHMS,
+    DATASETS,
+    FIELDS,
+    INNER_OPTIMIZERS,
+    OUTER_OPTIMIZERS,
+    Config,
+    RunOptions,
+    paper_config,
+)
+from supervised_reptile.errors import ConfigError, UserError
+
+_HELP: dict[str, dict[str, str]] = {
+    "Task": {
+        "dataset": "Data set.",
+        "classes": "Classes in a task (N-way), at least 2.",
+        "shots": (
+            "Labelled examples of each class at evaluation (K-shot), at least 1. One more example"
+            " of each class is held out as the query."
+        ),
+        "train_shots": (
+            "Examples of each class in a training task, at least 1; 0 means the value of --shots."
+        ),
+    },
+    "Inner loop": {
+        "inner_optimizer": f"Optimizer on a task: {', '.join(INNER_OPTIMIZERS)}.",
+        "sgd": "Short for --inner_optimizer=sgd.",
+        "learning_rate": (
+            "Inner learning rate, greater than 0. The gradient is the sum over the mini-batch."
+        ),
+        "inner_batch": "Examples in a training mini-batch, at least 1.",
+        "inner_iters": "Optimizer steps on each training task, at least 1.",
+        "replacement": (
+            "Draw each mini-batch afresh from the task (training and evaluation), rather than"
+            " deal out the shuffled task."
+        ),
+        "weight_decay": (
+            "Factor applied to every weight before each inner step (training and evaluation),"
+            " greater than 0 and at most 1; 1 turns it off."
+        ),
+        "beta_1": "Adam's first-moment decay, at least 0 and less than 1.",
+        "beta_2": "Adam's second-moment decay, at least 0 and less than 1.",
+        "epsilon": "Addend in Adam's and RMSprop's denominator, greater than 0.",
+        "rho": "RMSprop's decay, at least 0 and less than 1.",
+        "momentum": "Momentum of SGD and RMSprop, at least 0 and less than 1.",
+    },
+    "Outer update": {
+        "algorithm": f"Meta-learning algorithm: {', '.join(ALGORITHMS)}.",
+        "foml": "Short for --algorithm=fomaml.",
+        "foml_tail": (
+            "Examples of each class kept for FOMAML's last inner step (separate tail), at least 1"
+            " and less than --train_shots. Default: none (shared tail)."
+        ),
+        "meta_batch": "Tasks averaged in one outer update, at least 1.",
+        "meta_iters": "Outer updates in the run, at least 1.",
+        "meta_step": "Outer step size at the start of the run, at least 0.",
+        "meta_step_final": "Outer step size at the end of the run, reached linearly, at least 0.",
+        "outer_optimizer": (
+            f"What applies the update: {', '.join(OUTER_OPTIMIZERS)}. Any but interpolation takes"
+            " --meta_step as its learning rate, which must then be given."
+        ),
+    },
+    "Evaluation": {
+        "transductive": "Classify the held-out examples of a task together, not one at a time.",
+        "eval_batch": "Examples in a fine-tuning mini-batch, at least 1.",
+        "eval_iters": "Fine-tuning steps on each evaluation task, at least 0.",
+        "eval_samples": "Tasks in the final evaluation of each split, at least 1.",
+        "eval_interval": "Outer updates between points of the learning curves, at least 1.",
+    },
+    "Run": {
+        "seed": "Seed of split, tasks, mini-batches and weights, from 0 to 2**32 - 1.",
+        "checkpoint": "Directory of checkpoints, learning curves and results.",
+        "pretrained": "Evaluate the checkpoint; do not train.",
+        "resume": "Go on from a checkpoint of the same configuration; --no-resume starts anew.",
+        "data_dir": "Directory of the data sets (or set SUPERVISED_REPTILE_DATA).",
+        "checkpoint_interval": "Outer updates between checkpoints, at least 1.",
+        "eval_tasks_per_batch": "Evaluation tasks in one compiled call, at least 1.",
+        "intra_op_threads": "Threads inside one operation, at least 0; 0 means one a core.",
+        "inter_op_threads": "Operations run at the same time, at least 0; 0 means one a core.",
+        "progress": "Show a progress bar.",
+    },
+}
+_SHORTHANDS = {"sgd": ("inner_optimizer", "sgd"), "foml": ("algorithm", "fomaml")}
+_DEFINERS = {
+    int: flags.DEFINE_integer,
+    int | None: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    bool: flags.DEFINE_bool,
+    str: flags.DEFINE_string,
+}
+# A flag, with or without a value; a flagfile may put a blank between the two.
+_FLAG = re.compile(r"(?P<dashes>--?)(?P<name>[A-Za-z][\w-]*)((=|\s+)(?P<value>.*))?", re.DOTALL)
+_HELP_FLAGS = ("help", "helpshort", "h")
+
+# The flags belong to the entry script that asks for them, which is where absl lists them.
+flags.disclaim_key_flags()
+
+
+def define_flags(
+    dataset_choices: Sequence[str] = ("omniglot", "glyphs"),
+    default_dataset: str | None = None,
+    flag_values: flags.FlagValues = flags.FLAGS,
+) -> None:
+    """Defines one flag for every hyper-parameter and every run option.
+
+    Args:
+        dataset_choices: keys of `config.DATASETS` that `--dataset` accepts.
+        default_dataset: the value of `--dataset` when not given; the first choice by default.
+        flag_values: where to define them; absl's global flags by default.
+    """
+    options = {item.name: item.type for item in dataclasses.fields(RunOptions)}
+    defaults = RunOptions()
+    for name, text in _help_of(dataset_choices).items():
+        if name == "dataset":
+            default = default_dataset or dataset_choices[0]
+            text += f" Default: {default}."
+            flags.DEFINE_enum(name, default, dataset_choices, text, flag_values=flag_values)
+        elif name in options:
+            default = getattr(defaults, name)
+            _DEFINERS[options[name]](name, default, text, flag_values=flag_values)
+        else:
+            kind = bool if name in _SHORTHANDS else FIELDS[name]
+            _DEFINERS[kind](name, None, text, flag_values=flag_values)
+
+
+def _help_of(dataset_choices: Sequence[str]) -> dict[str, str]:
+    """Returns each flag's help, with its default or the paper's values for these data sets."""
+    columns = list(dict.fromkeys(c for name in dataset_choices for c in DATASETS[name].columns))
+    ours = dataclasses.asdict(RunOptions())
+    result = {}
+    for name, text in (item for group in _HELP.values() for item in group.items()):
+        if name in ours:
+            text += f" Default: {_shown(ours[name])}."
+        elif name in FIELDS and name != "dataset":
+            values = {column: column.default_values()[name] for column in columns}
+            different = set(values.values())
+            if len(different) > 1:
+                listed = (f"{_shown(value)} ({c.table}, {c.label})" for c, value in values.items())
+                text += f" Paper: {', '.join(listed)}."
+            elif (value := different.pop()) is not None:
+                where = "Paper" if name in columns[0].paper_values() else "Default"
+                text += f" {where}: {_shown(value)}."
+        result[name] = text
+    return result
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def normalize(argv: Sequence[str], flag_values: flags.FlagValues = flags.FLAGS) -> list[str]:
+    """Spells flag names as they are defined, and leaves every value alone.
+
+    `--inner-batch 5`, `-inner-batch=5` and the flagfile line `--inner-batch 5` all become the
+    flag `inner_batch`; `--no-transductive` becomes `--notransductive`. What follows a flag that
+    takes a value is that value, whatever it looks like.
+
+    Args:
+        argv: arguments without the program's name, flagfiles already expanded.
+        flag_values: the defined flags.
+
+    Returns:
+        list of str, to be parsed by absl.
+
+    Raises:
+        absl.flags.Error: If an argument is neither a flag nor a flag's value.
+    """
+    return [word for word, _ in _normalized(argv, flag_values)]
+
+
+def _normalized(
+    argv: Sequence[str], flag_values: flags.FlagValues
+) -> Iterator[tuple[str, str | None]]:
+    """Yields each argument, and the flag's name if it is one."""
+    words = deque(argv)
+    while words:
+        word = words.popleft()
+        match = _FLAG.fullmatch(word)
+        if match is None:
+            if word == "--" or not word.startswith("-"):
+                raise flags.Error(f"unexpected argument {word!r}: every argument is a --flag")
+            yield word, None  # Such as "-1": absl will say that there is no such flag.
+            continue
+        name, value = match["name"].replace("-", "_"), match["value"]
+        positive = name.removeprefix("no_") if name not in flag_values else name
+        if positive != name and positive in flag_values:
+            name = f"no{positive}"
+        yield f"--{name}" + ("" if value is None else f"={value}"), name
+        if value is not None or not words:
+            continue
+        if name in flag_values:
+            takes_value = not flag_values[name].boolean
+        else:  # An unknown flag; absl names it, so let its value not be in the way.
+            takes_value = name.removeprefix("no") not in flag_values and words[0][:1] != "-"
+        if takes_value:
+            yield words.popleft(), None
+
+
+def parse_flags(argv: Sequence[str], flag_values: flags.FlagValues = flags.FLAGS) -> list[str]:
+    """Parses the command line; for `absl.app.run(main, flags_parser=parse_flags)`.
+
+    `--help` prints the flags by group and exits.
+
+    Args:
+        argv: the program's name and its arguments.
+        flag_values: the flags to set.
+
+    Returns:
+        list of str, the program's name alone.
+
+    Raises:
+        absl.flags.Error: If a flag is unknown or its value malformed, or an argument is no flag.
+    """
+    program, *words = argv
+    words = list(_normalized(flag_values.read_flags_from_files(words), flag_values))
+    if any(name in _HELP_FLAGS for _, name in words):
+        print(help_text(flag_values))
+        sys.exit(0)
+    try:
+        return flag_values([program, *(word for word, _ in words)])
+    except ValueError as error:  # What absl makes of --notransductive=1.
+        raise flags.Error(str(error)) from error
+
+
+def help_text(flag_values: flags.FlagValues = flags.FLAGS) -> str:
+    """Returns what `--help` prints: every flag by group, with meaning, range and defaults."""
+    main = sys.modules["__main__"].__doc__
+    parts = [main.strip() + "\n"] if main else []
+    parts.append("Flags not given take the paper's values for the data set, classes and shots.")
+    parts.append("Dashes and underscores are the same: --inner-batch, --inner_batch.")
+    for group, names in _HELP.items():
+        parts.append(f"\n{group}:")
+        for name in names:
+            flag = flag_values[name]
+            switch = f"--[no]{name}" if flag.boolean else f"--{name}"
+            indent = " " * 26
+            lines = textwrap.wrap(flag.help, 96, initial_indent=indent, subsequent_indent=indent)
+            lines[0] = f"  {switch:<23} " + lines[0].lstrip()
+            parts.extend(lines)
+    parts.append("\n  --flagfile=FILE         Read flags from a file, such as configs/*.cfg.")
+    parts.append("  --helpfull              List absl's own flags as well (logging, debugging).")
+    return "\n".join(parts)
+
+
+def config_from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Config:
+    """Returns the configuration that the parsed flags describe.
+
+    Args:
+        flag_values: parsed flags; those not given take the paper's values.
+
+    Raises:
+        ConfigError: If the values cannot be run or contradict one another.
+    """
+    given = {name: flag_values[name].value for name in FIELDS}
+    given = {name: value for name, value in given.items() if value is not None}
+    for short, (name, value) in _SHORTHANDS.items():
+        if flag_values[short].value:
+            if given.get(name, value) != value:
+                raise ConfigError(
+                    f"--{short}: means --{name}={value}. Received: --{name}={given[name]} as well"
+                )
+            given[name] = value
+    return paper_config(**given)
+
+
+def options_from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> RunOptions:
+    """Returns the run options that the parsed flags describe.
+
+    Raises:
+        ConfigError: If a value is out of range.
+    """
+    names = [item.name for item in dataclasses.fields(RunOptions)]
+    return RunOptions(**{name: flag_values[name].value for name in names})
+
+
+def run_main(
+    main: Callable[[list[str]], int | None], argv: Sequence[str] | None = None
+) -> NoReturn:
+    """Parses the flags, runs `main` under `absl.app.run` and exits.
+
+    A `UserError` ends in one line, `run_omniglot.py: error: ...`, and its exit code; what absl
+    says of a flag likewise, with exit code 2. Information from TensorFlow's inside is kept off
+    the terminal unless --verbosity or TF_CPP_MIN_LOG_LEVEL ask for it.
+
+    Args:
+        main: called with the program's name in a list; its return value is the exit code.
+        argv: the program's name and its arguments; `sys.argv` by default.
+    """
+    program = Path((argv or sys.argv)[0]).name
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    flags.FLAGS.set_default("verbosity", logging.WARNING)
+    try:
+        app.run(main, argv=argv, flags_parser=parse_flags)
+    except (UserError, flags.Error) as error:
+        message = " ".join(str(error).split()).removeprefix("ERROR:: ")
+        sys.stderr.write(f"{program}: {getattr(error, 'kind', 'error')}: {message}\n")
+        sys.exit(getattr(error, "exit_code", 2))
+    except KeyboardInterrupt:
+        sys.stderr.write(f"\n{program}: stopped: interrupted; what was saved is intact\n")
+        sys.exit(130)

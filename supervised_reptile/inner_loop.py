@@ -1,0 +1,111 @@
+"""The inner loop: k optimizer steps on the mini-batches of one task, in one compiled graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+from supervised_reptile.models import fused_for_training
+from supervised_reptile.state import FastWeights
+
+
+class InnerLoop:
+    r"""Runs k inner steps φ̃ ← U(φ̃; mini-batch) on one task and predicts with the result.
+
+    One step is, as in the authors' program:
+
+    .. math::
+        \tilde\phi \leftarrow r\,\tilde\phi, \qquad
+        g = \nabla_{\tilde\phi} \sum_{j \in \text{mini-batch}} L(f(x_j; \tilde\phi), y_j), \qquad
+        \tilde\phi \leftarrow \text{optimizer}(\tilde\phi, g)
+
+    The gradient is of the **sum** of the losses over the mini-batch (when ``loss`` reduces by
+    ``"sum"``, the default of the learners), not of the mean.
+
+    Args:
+        model: Keras model whose architecture is run; its variables are never written here.
+        loss: Keras loss; its reduction is honoured.
+        fast_weights: Where φ̃ and the optimizer's state are kept.
+        weight_decay: r in (0, 1]; 1 means no decay.
+        input_scale: Factor from stored examples (e.g. uint8) to the model's float32 input.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        loss: keras.losses.Loss,
+        fast_weights: FastWeights,
+        *,
+        weight_decay: float = 1.0,
+        input_scale: float = 1.0,
+    ) -> None:
+        self._model = fused_for_training(model)
+        self._loss = loss
+        self._weight_decay = weight_decay
+        self._input_scale = input_scale
+        self.fast_weights = fast_weights
+
+    def twin(self) -> InnerLoop:
+        """The same loop on another working copy of the weights, to run beside this one."""
+        other = object.__new__(InnerLoop)
+        other.__dict__.update(self.__dict__)
+        other.fast_weights = self.fast_weights.twin()
+        return other
+
+    def run(self, examples: tf.Tensor, indices: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """Take one step a mini-batch.
+
+        Args:
+            examples: All stored examples, [num_examples, ...].
+            indices: int32 [steps, batch], rows of ``examples``.
+            labels: int32 [steps, batch].
+
+        Returns:
+            float32 scalar, the loss of each step (before it was taken) summed over the steps.
+        """
+
+        def step(k: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            loss = self._step(self._inputs(examples, indices[k]), labels[k])
+            return k + 1, total + loss
+
+        # Steps are sequential: each one reads what the one before wrote.
+        _, total = tf.while_loop(
+            lambda k, _: k < tf.shape(indices)[0],
+            step,
+            (tf.constant(0), tf.constant(0.0)),
+            parallel_iterations=1,
+        )
+        return total
+
+    def _step(self, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        if self._weight_decay != 1.0:
+            self.fast_weights.decay(self._weight_decay)
+        weights = self.fast_weights.values()
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(weights)
+            loss = self._loss(y, self._logits(weights, x))
+        self.fast_weights.apply_gradients(tape.gradient(loss, weights))
+        return loss
+
+    def predict(self, examples: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
+        """Outputs of the network with the current φ̃ for one batch.
+
+        Args:
+            examples: All stored examples, [num_examples, ...].
+            indices: int32 [batch], rows of ``examples``; they share their batch statistics.
+
+        Returns:
+            float32 [batch, outputs].
+        """
+        return self._logits(self.fast_weights.values(), self._inputs(examples, indices))
+
+    def _inputs(self, examples: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+        x = tf.cast(tf.gather(examples, rows), tf.float32)
+        return x if self._input_scale == 1.0 else x * self._input_scale
+
+    def _logits(self, packed: Sequence[tf.Tensor], x: tf.Tensor) -> tf.Tensor:
+        weights = self.fast_weights.unpack(packed)
+        outputs, _ = self._model.stateless_call(weights, self._model.non_trainable_variables, x)
+        return outputs

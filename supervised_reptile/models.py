@@ -1,0 +1,201 @@
+"""The paper's networks, built from stock Keras layers, and how the learner runs them fast."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+NORMALIZATION_EPSILON = 1e-3
+
+
+def batch_statistics_normalization(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+    r"""Batch normalization by the statistics of the batch at hand, whatever ``training`` says.
+
+    .. math:: y = \gamma (x - \mathrm{mean}(x)) / \sqrt{\mathrm{var}(x) + \epsilon} + \beta
+
+    with mean and (biased) variance over batch, height and width of each channel. The paper
+    normalises this way in training *and* in evaluation (Sec. 6.1, "transductive" setting), so
+    there are no moving averages here at all.
+
+    Stock ``BatchNormalization`` cannot express that in Keras 3: ``model.predict`` and
+    ``model(x, training=False)`` override the ``training=True`` it was built with. Laying the whole
+    batch out as *one* sample and normalising it with one channel a group is the same arithmetic
+    from stock layers, so a saved model needs no custom object and has one behaviour only.
+
+    Args:
+        x: Symbolic float tensor [batch, height, width, channels] with static height, width and
+            channels.
+        name: Name of the normalization layer, which owns γ (ones) and β (zeros), each
+            float32 [channels].
+
+    Returns:
+        Tensor of the shape of ``x``.
+    """
+    height, width, channels = x.shape[1:]
+    one_sample = keras.ops.reshape(x, (1, -1, channels))
+    one_sample = keras.layers.GroupNormalization(
+        groups=channels, axis=-1, epsilon=NORMALIZATION_EPSILON, name=name
+    )(one_sample)
+    return keras.ops.reshape(one_sample, (-1, height, width, channels))
+
+
+def omniglot_model(
+    num_classes: int, *, filters: int = 64, image_size: int = 28, seed: int | None = None
+) -> keras.Model:
+    """The Omniglot classifier of the paper (Sec. 6.1), which is that of Finn et al. (2017).
+
+    Four blocks of 3×3 convolution with stride 2, SAME padding and bias → batch normalization
+    (:func:`batch_statistics_normalization`) → ReLU; then a dense layer.
+
+    Args:
+        num_classes: Number of classes N of a task, at least 1.
+        filters: Channels of each convolution; the paper uses 64.
+        image_size: Height and width of the input in pixels; the paper uses 28.
+        seed: Seed of the Glorot-uniform kernels; ``None`` draws them anew each time.
+
+    Returns:
+        Keras model from float32 [batch, image_size, image_size, 1] in [0, 1] to logits
+        float32 [batch, num_classes].
+
+    Example:
+        >>> omniglot_model(5).output_shape
+        (None, 5)
+    """
+    seeds = _layer_seeds(seed)
+    inputs = x = keras.Input((image_size, image_size, 1), name="images")
+    for block in range(4):
+        x = _convolution(filters, strides=2, seed=seeds[block], name=f"conv{block + 1}")(x)
+        x = batch_statistics_normalization(x, name=f"norm{block + 1}")
+        x = keras.layers.ReLU(name=f"relu{block + 1}")(x)
+    return _classifier(inputs, x, num_classes, seeds[-1], name="omniglot")
+
+
+def miniimagenet_model(
+    num_classes: int, *, filters: int = 32, image_size: int = 84, seed: int | None = None
+) -> keras.Model:
+    """The Mini-ImageNet classifier of the paper (Sec. 6.1), which is that of Finn et al. (2017).
+
+    Four blocks of 3×3 convolution with stride 1, SAME padding and bias → batch normalization
+    (:func:`batch_statistics_normalization`) → 2×2 max-pooling with stride 2 and SAME padding
+    (84 → 42 → 21 → 11 → 6) → ReLU; then a dense layer.
+
+    Args:
+        num_classes: Number of classes N of a task, at least 1.
+        filters: Channels of each convolution; the paper uses 32.
+        image_size: Height and width of the input in pixels; the paper uses 84.
+        seed: Seed of the Glorot-uniform kernels; ``None`` draws them anew each time.
+
+    Returns:
+        Keras model from float32 [batch, image_size, image_size, 3] in [0, 1] to logits
+        float32 [batch, num_classes].
+    """
+    seeds = _layer_seeds(seed)
+    inputs = x = keras.Input((image_size, image_size, 3), name="images")
+    for block in range(4):
+        x = _convolution(filters, strides=1, seed=seeds[block], name=f"conv{block + 1}")(x)
+        x = batch_statistics_normalization(x, name=f"norm{block + 1}")
+        x = keras.layers.MaxPooling2D(2, strides=2, padding="same", name=f"pool{block + 1}")(x)
+        x = keras.layers.ReLU(name=f"relu{block + 1}")(x)
+    return _classifier(inputs, x, num_classes, seeds[-1], name="miniimagenet")
+
+
+def _convolution(filters: int, *, strides: int, seed: int | None, name: str) -> keras.Layer:
+    return keras.layers.Conv2D(
+        filters,
+        3,
+        strides=strides,
+        padding="same",
+        kernel_initializer=keras.initializers.GlorotUniform(seed=seed),
+        name=name,
+    )
+
+
+def _classifier(
+    inputs: keras.KerasTensor, features: keras.KerasTensor, num_classes: int, seed: int, name: str
+) -> keras.Model:
+    x = keras.layers.Flatten(name="flatten")(features)
+    logits = keras.layers.Dense(
+        num_classes, kernel_initializer=keras.initializers.GlorotUniform(seed=seed), name="logits"
+    )(x)
+    return keras.Model(inputs, logits, name=name)
+
+
+def _layer_seeds(seed: int | None) -> Sequence[int | None]:
+    if seed is None:
+        return [None] * 5
+    return [int(s) for s in np.random.SeedSequence(seed).generate_state(5)]
+
+
+class _FusedBatchStatistics(keras.Layer):
+    """One-kernel form of a ``GroupNormalization`` that normalises a whole batch by channel.
+
+    Used inside the learner only, never saved: it shares γ and β with the stock layer it stands
+    for, and differs from it by float32 rounding alone.
+    """
+
+    def __init__(self, normalization: keras.layers.GroupNormalization) -> None:
+        super().__init__(name=f"fused_{normalization.name}")
+        self.normalization = normalization
+        self.built = True
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        """Normalise float32 [1, positions, channels] by channel."""
+        y, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=tf.expand_dims(x, 2),  # NHWC with width 1
+            scale=tf.convert_to_tensor(self.normalization.gamma),
+            offset=tf.convert_to_tensor(self.normalization.beta),
+            mean=tf.zeros([0]),
+            variance=tf.zeros([0]),
+            epsilon=self.normalization.epsilon,
+            is_training=True,  # use the batch's statistics; the running ones are not asked for
+        )
+        return tf.squeeze(y, 2)
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        """Same shape out as in."""
+        return input_shape
+
+
+def fused_for_training(model: keras.Model) -> keras.Model:
+    """The same function on the same variables, with batch normalization as a fused kernel.
+
+    Stock ``GroupNormalization`` runs as some ten small operations (and twice as many in the
+    gradient); where it stands for :func:`batch_statistics_normalization` TensorFlow's fused
+    kernel does the same arithmetic in one, on CPU and GPU.
+
+    Args:
+        model: Any Keras model. Only functional models can be rewritten; others come back as
+            they are.
+
+    Returns:
+        A model that shares every variable with ``model``, in the same order.
+    """
+    if isinstance(model, keras.Sequential) or not hasattr(model, "operations"):
+        return model
+
+    def fuse(layer: keras.Operation, *args, **kwargs):
+        if _normalizes_whole_batch_by_channel(layer, args[0] if args else None):
+            return _FusedBatchStatistics(layer)(args[0])
+        return layer(*args, **kwargs)
+
+    fused = keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=fuse)
+    shared = zip(fused.trainable_variables, model.trainable_variables, strict=True)
+    if any(ours is not theirs for ours, theirs in shared):
+        raise RuntimeError("the fused model must list the variables of the model in its order")
+    return fused
+
+
+def _normalizes_whole_batch_by_channel(layer: keras.Operation, x: keras.KerasTensor) -> bool:
+    """Whether this call is exactly batch normalization over all positions of one sample."""
+    return (
+        isinstance(layer, keras.layers.GroupNormalization)
+        and layer.scale
+        and layer.center
+        and len(x.shape) == 3
+        and x.shape[0] == 1
+        and layer.groups == x.shape[-1]
+        and layer.axis in (-1, 2)
+    )

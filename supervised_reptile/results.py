@@ -1,0 +1,99 @@
+"""The record of a run: what was computed, with what, where, and how it came out."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from supervised_reptile.config import Config
+from supervised_reptile.evaluation import Accuracy
+
+_PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "tensorflow-datasets", "numpy", "pillow")
+
+
+def write_record(
+    path: Path,
+    config: Config,
+    accuracies: Mapping[str, Accuracy],
+    *,
+    iterations: int,
+    training_seconds: float,
+    evaluation_seconds: float,
+    trained_with: Config | None = None,
+) -> None:
+    """Write ``results.json``.
+
+    Args:
+        path: File to write.
+        config: Configuration of the run, evaluation included.
+        accuracies: Split name to accuracy.
+        iterations: Meta-iterations the weights were trained for.
+        training_seconds: Wall time of the training in seconds, over all its parts.
+        evaluation_seconds: Wall time of the final evaluation in seconds.
+        trained_with: Configuration of the training where it is not ``config``.
+    """
+    record: dict[str, Any] = {
+        "accuracy": {split: dataclasses.asdict(value) for split, value in accuracies.items()},
+        "iterations": iterations,
+        "training_seconds": round(training_seconds, 1),
+        "evaluation_seconds": round(evaluation_seconds, 1),
+        "config": config.to_dict(),
+        "environment": environment(),
+    }
+    if trained_with is not None:
+        record["trained_with"] = trained_with.to_dict()
+    path.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def environment() -> dict[str, Any]:
+    """Versions, hardware and commit, as plain values for JSON."""
+    versions = {"supervised-reptile": importlib.metadata.version("supervised-reptile")}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "python": platform.python_version(),
+        "versions": versions,
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "gpus": [device.name for device in tf.config.list_physical_devices("GPU")],
+        "intra_op_threads": tf.config.threading.get_intra_op_parallelism_threads(),
+        "inter_op_threads": tf.config.threading.get_inter_op_parallelism_threads(),
+        "commit": _commit(),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """Commit of the checkout the package runs from; ``None`` for an installed copy."""
+    try:
+        result = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return result.stdout.strip()

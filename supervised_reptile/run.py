@@ -1,0 +1,107 @@
+"""One run from configuration to record: load, train or restore, evaluate, write down."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from supervised_reptile.config import Config, RunOptions
+from supervised_reptile.datasets import load_dataset
+from supervised_reptile.evaluation import Accuracy, evaluate
+from supervised_reptile.learners import learner_from_config
+from supervised_reptile.results import write_record
+from supervised_reptile.training import Trainer
+
+
+def run(
+    config: Config, options: RunOptions, build_model: Callable[[Config], keras.Model]
+) -> dict[str, Accuracy]:
+    """Train (or restore) a learner, evaluate it on every split and write the record.
+
+    Leaves in ``options.checkpoint``: ``config.json``, checkpoints, ``curve.csv``, TensorBoard
+    logs, ``model.keras`` and ``results.json`` (or, with ``options.pretrained``, a results file
+    named for the evaluation, so that several evaluations of one training stand side by side).
+
+    Args:
+        config: What to compute.
+        options: Where and how.
+        build_model: Makes the network of a configuration, with weights drawn by its seed.
+
+    Returns:
+        Accuracy of each split.
+
+    Raises:
+        RunError: See ``training.Trainer``.
+        RunInterrupted: A signal stopped the training; it is saved.
+        DatasetNotFoundError: The data set is not there.
+    """
+    set_threads(options)
+    print(config.table(), flush=True)
+    dataset = load_dataset(
+        config.task.dataset,
+        data_dir=options.data_dir,
+        seed=config.seed,
+        progress=options.progress,
+    )
+    learner = learner_from_config(
+        config,
+        build_model(config),
+        input_scale=dataset.pixel_scale,
+        lanes=options.inter_op_threads or os.cpu_count() or 1,
+    )
+    trainer = Trainer(learner, dataset, config, options)
+    trained_with, name = None, "results.json"
+    if options.pretrained:
+        trained_with, name = trainer.restore_for_evaluation(), _evaluation_name(config)
+    else:
+        trainer.prepare()
+        trainer.train()
+        learner.model.save(trainer.directory / "model.keras")
+
+    started = time.perf_counter()
+    accuracies = {}
+    for split in dataset.splits:
+        accuracies[split] = evaluate(
+            learner,
+            trainer.examples,
+            dataset,
+            split,
+            config,
+            tasks_per_call=options.eval_tasks_per_batch,
+            progress=options.progress,
+        )
+        print(f"{split} accuracy: {accuracies[split]}", flush=True)
+    path = trainer.directory / name
+    write_record(
+        path,
+        config,
+        accuracies,
+        iterations=trainer.iteration,
+        training_seconds=trainer.seconds,
+        evaluation_seconds=time.perf_counter() - started,
+        trained_with=trained_with,
+    )
+    print(f"record: {path}")
+    return accuracies
+
+
+def set_threads(options: RunOptions) -> None:
+    """Set TensorFlow's thread pools; must come before TensorFlow's first operation.
+
+    Networks this small lose more by handing parts of an operation from thread to thread than
+    they gain: one thread inside an operation and several operations at once is the fastest.
+    """
+    tf.config.threading.set_intra_op_parallelism_threads(options.intra_op_threads)
+    tf.config.threading.set_inter_op_parallelism_threads(
+        options.inter_op_threads or os.cpu_count() or 1
+    )
+
+
+def _evaluation_name(config: Config) -> str:
+    task, mode = config.task, "transductive" if config.eval.transductive else "non-transductive"
+    return str(Path(f"results-{task.shots}shot-{task.classes}way-{mode}.json"))

@@ -1,0 +1,232 @@
+"""How few-shot tasks and their mini-batches are drawn; nothing else in the package knows.
+
+Everything here is NumPy index arithmetic on a seeded generator: a task is an array of rows into
+``FewShotDataset.images``, and the images themselves are gathered inside the compiled learner.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from supervised_reptile.config import Config
+from supervised_reptile.datasets.few_shot import FewShotDataset
+
+# Independent streams of random numbers of one seed. The numbers are part of what makes a run
+# repeatable: do not renumber.
+_STREAMS = {"training": 0, "curve": 1, "evaluation": 2}
+
+
+class MiniBatches(NamedTuple):
+    """Rows of the images and labels, step by step.
+
+    Attributes:
+        indices: int32 [tasks, steps, batch].
+        labels: int32 [tasks, steps, batch], in 0 … classes − 1.
+    """
+
+    indices: np.ndarray
+    labels: np.ndarray
+
+
+class TrainingTasks(NamedTuple):
+    """The tasks of one meta-iteration.
+
+    Attributes:
+        steps: Mini-batches of the inner steps; for FOMAML, of all but the last one.
+        last: Mini-batch of the last inner step, [tasks, 1, batch], for FOMAML; else ``None``.
+    """
+
+    steps: MiniBatches
+    last: MiniBatches | None
+
+
+class EvaluationTasks(NamedTuple):
+    """Tasks to fine-tune on and predict.
+
+    Attributes:
+        steps: The mini-batches to fine-tune on.
+        support: int32 [tasks, classes · shots], the training images, each once.
+        queries: int32 [tasks, classes], one held-out image a class; the label of
+            ``queries[t, c]`` is ``c``.
+    """
+
+    steps: MiniBatches
+    support: np.ndarray
+    queries: np.ndarray
+
+
+def random_stream(seed: int, stream: str, *position: int) -> np.random.Generator:
+    """Generator for one place in a run, e.g. one meta-iteration.
+
+    Tasks depend on (seed, stream, position) alone and not on what was drawn before, so the state
+    of the random numbers is the iteration count, and a run resumed from a checkpoint draws what
+    the uninterrupted run would have drawn.
+
+    Args:
+        seed: Seed of the run, at least 0.
+        stream: ``"training"``, ``"curve"`` (evaluations during training) or ``"evaluation"``.
+        *position: Where in the stream, e.g. the meta-iteration; each at least 0.
+    """
+    return np.random.default_rng([seed, _STREAMS[stream], *position])
+
+
+def sample_task(
+    rng: np.random.Generator, dataset: FewShotDataset, split: str, classes: int, examples: int
+) -> np.ndarray:
+    """Draw ``classes`` classes of a split and ``examples`` images of each, all distinct.
+
+    Args:
+        rng: Random generator; advanced.
+        dataset: Where from.
+        split: Name of the split.
+        classes: Number of classes N; the label of a class is its place in the draw, 0 … N − 1.
+        examples: Number of images of each class.
+
+    Returns:
+        int32 [classes, examples], rows of ``dataset.images``.
+
+    Raises:
+        ValueError: The split has fewer classes, or a drawn class fewer images.
+    """
+    class_ids = rng.choice(dataset.splits[split], size=classes, replace=False)
+    starts, ends = dataset.class_offsets[class_ids], dataset.class_offsets[class_ids + 1]
+    rows = [
+        start + rng.choice(end - start, size=examples, replace=False)
+        for start, end in zip(starts, ends, strict=True)
+    ]
+    return np.asarray(rows, np.int32)
+
+
+def mini_batches(
+    rng: np.random.Generator, num_examples: int, batch: int, steps: int, *, replacement: bool
+) -> np.ndarray:
+    """Deal the examples of a task out in mini-batches.
+
+    Without replacement (the paper's way) the examples are shuffled and dealt out, and shuffled
+    again when they run out: a mini-batch may straddle two passes (25 examples, batch 15: the
+    second mini-batch is 10 of the first pass and 5 of the second), and may then hold an example
+    twice. With replacement every mini-batch is a fresh draw of distinct examples.
+
+    Args:
+        rng: Random generator; advanced.
+        num_examples: Number of examples of the task, at least 1.
+        batch: Size of a mini-batch, at least 1.
+        steps: Number of mini-batches, at least 0.
+        replacement: Which of the two ways.
+
+    Returns:
+        int32 [steps, batch], each entry in 0 … num_examples − 1.
+
+    Raises:
+        ValueError: With replacement, ``batch`` is above ``num_examples``.
+    """
+    if replacement:
+        if batch > num_examples:
+            raise ValueError(
+                "a mini-batch drawn with replacement holds distinct examples, so batch must be "
+                f"at most num_examples. Received: batch={batch}, num_examples={num_examples}"
+            )
+        return _permutations(rng, steps, num_examples)[:, :batch]
+    passes = -(-steps * batch // num_examples)
+    dealt = _permutations(rng, passes, num_examples).ravel()
+    return dealt[: steps * batch].reshape(steps, batch)
+
+
+def training_tasks(
+    rng: np.random.Generator, dataset: FewShotDataset, config: Config, split: str = "train"
+) -> TrainingTasks:
+    """Draw the tasks of one meta-iteration.
+
+    FOMAML's last inner step comes apart from the others. With a shared tail its mini-batch is
+    dealt like the others; with a separate tail (``foml_tail`` = S) the last step sees exactly S
+    examples of each class that the other steps never see (paper Sec. 6.3).
+
+    Args:
+        rng: Random generator; advanced.
+        dataset: Where from.
+        config: Supplies classes, train_shots, meta_batch, inner_iters, inner_batch,
+            replacement, algorithm and foml_tail.
+        split: Split to draw the classes from.
+    """
+    inner, tail = config.inner, config.meta.foml_tail or 0
+    steps, last = [], []
+    for _ in range(config.meta.meta_batch):
+        rows = sample_task(rng, dataset, split, config.task.classes, config.task.train_shots)
+        images, labels = _labelled(rows[:, tail:])
+        dealt = mini_batches(
+            rng,
+            len(images),
+            inner.inner_batch,
+            inner.inner_iters - (1 if tail else 0),
+            replacement=inner.replacement,
+        )
+        steps.append((images[dealt], labels[dealt]))
+        if tail:
+            images, labels = _labelled(rows[:, :tail])
+            last.append((images[None], labels[None]))
+    images, labels = _stack(steps)
+    if tail:
+        return TrainingTasks(MiniBatches(images, labels), MiniBatches(*_stack(last)))
+    if config.meta.algorithm == "fomaml":
+        return TrainingTasks(
+            MiniBatches(images[:, :-1], labels[:, :-1]), MiniBatches(images[:, -1:], labels[:, -1:])
+        )
+    return TrainingTasks(MiniBatches(images, labels), None)
+
+
+def evaluation_tasks(
+    seed: int,
+    stream: str,
+    dataset: FewShotDataset,
+    split: str,
+    config: Config,
+    positions: range,
+) -> EvaluationTasks:
+    """Draw evaluation tasks number ``positions`` of a stream.
+
+    A task is classes × (shots + 1) images; the last of each class is held out to be predicted
+    (paper Sec. 6.1). Task number i is the same however the tasks are grouped into calls.
+
+    Args:
+        seed: Seed of the evaluation.
+        stream: ``"curve"`` or ``"evaluation"``.
+        dataset: Where from.
+        split: Split to draw the classes from.
+        config: Supplies classes, shots, eval_batch, eval_iters and replacement.
+        positions: Numbers of the tasks.
+    """
+    steps, supports, queries = [], [], []
+    split_number = sorted(dataset.splits).index(split)
+    for position in positions:
+        rng = random_stream(seed, stream, split_number, position)
+        rows = sample_task(rng, dataset, split, config.task.classes, config.task.shots + 1)
+        images, labels = _labelled(rows[:, :-1])
+        dealt = mini_batches(
+            rng,
+            len(images),
+            config.eval.eval_batch,
+            config.eval.eval_iters,
+            replacement=config.inner.replacement,
+        )
+        steps.append((images[dealt], labels[dealt]))
+        supports.append(images)
+        queries.append(rows[:, -1])
+    return EvaluationTasks(MiniBatches(*_stack(steps)), np.stack(supports), np.stack(queries))
+
+
+def _permutations(rng: np.random.Generator, count: int, length: int) -> np.ndarray:
+    ordered = np.broadcast_to(np.arange(length, dtype=np.int32), (count, length))
+    return rng.permuted(ordered, axis=1)
+
+
+def _labelled(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """[classes, examples] → images and labels, each int32 [classes · examples]."""
+    labels = np.repeat(np.arange(rows.shape[0], dtype=np.int32), rows.shape[1])
+    return rows.ravel(), labels
+
+
+def _stack(pairs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    images, labels = zip(*pairs, strict=True)
+    return np.stack(images), np.stack(labels)

@@ -1,0 +1,373 @@
+"""The training loop: meta-iterations, annealing, learning curves, checkpoints and resume."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import csv
+import math
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from supervised_reptile.config import RESUME_MAY_CHANGE, Config, RunOptions
+from supervised_reptile.datasets.few_shot import FewShotDataset
+from supervised_reptile.errors import RunError, RunInterrupted
+from supervised_reptile.evaluation import task_accuracies
+from supervised_reptile.learners import MetaLearner
+from supervised_reptile.tasks import (
+    EvaluationTasks,
+    MiniBatches,
+    evaluation_tasks,
+    random_stream,
+    training_tasks,
+)
+
+# Running accuracies are means over this many evaluations, not over the whole history.
+_RUNNING_WINDOW = 50
+_CHECKPOINTS_KEPT = 3
+# What a checkpoint's weights and slots cannot do without when they are only evaluated: another
+# seed would be another split and so test on training classes.
+_PRETRAINED_MUST_MATCH = ("dataset", "classes", "inner_optimizer", "seed")
+
+
+class Trainer:
+    """Trains a learner, with everything it needs to be stopped at any moment and go on.
+
+    The directory ``options.checkpoint`` holds the configuration (``config.json``), checkpoints
+    of weights, optimizer slots, step counts and elapsed time (``ckpt-<iteration>``), the learning
+    curve (``curve.csv``) and TensorBoard logs (``train/``, ``test/`` …). As every random number
+    depends on the seed and the meta-iteration alone (``tasks.random_stream``), the iteration in
+    the checkpoint is the state of the random numbers, and a resumed run ends with the same bits
+    as an uninterrupted one.
+
+    Args:
+        learner: The learner; its variables are restored and trained in place.
+        dataset: Training tasks come from its ``"train"`` split, learning curves from every split.
+        config: What to compute.
+        options: Where, and how often to save.
+
+    Raises:
+        RunError: The directory holds a run of another configuration.
+    """
+
+    def __init__(
+        self, learner: MetaLearner, dataset: FewShotDataset, config: Config, options: RunOptions
+    ) -> None:
+        self.learner = learner
+        self.config = config
+        self.directory = Path(options.checkpoint)
+        self._dataset = dataset
+        self._options = options
+        self._examples = tf.constant(dataset.images)
+        self._iteration = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self._seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False)
+        outer = learner.outer_optimizer
+        self._checkpoint = tf.train.Checkpoint(
+            iteration=self._iteration,
+            seconds=self._seconds,
+            weights=[v.value for v in learner.model.variables],
+            inner_optimizer=[v.value for v in learner.inner_optimizer.variables],
+            outer_optimizer=[v.value for v in (outer.variables if outer else ())],
+        )
+        self._manager = tf.train.CheckpointManager(
+            self._checkpoint, str(self.directory), max_to_keep=_CHECKPOINTS_KEPT
+        )
+        self._stop_signal: int | None = None
+
+    @property
+    def examples(self) -> tf.Tensor:
+        """The images as a tensor, uint8 [num_images, height, width, channels]."""
+        return self._examples
+
+    @property
+    def iteration(self) -> int:
+        """Number of meta-iterations done."""
+        return int(self._iteration.numpy())
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the training so far in seconds, over all its parts."""
+        return float(self._seconds.numpy())
+
+    def restore_for_evaluation(self) -> Config:
+        """Load the newest checkpoint to be evaluated, whatever it is evaluated on.
+
+        Returns:
+            The configuration it was trained with.
+
+        Raises:
+            RunError: There is no checkpoint, or one of other classes, data, seed or optimizer.
+        """
+        trained = self._saved_config()
+        if trained is None:
+            raise RunError(
+                f"--pretrained: no checkpoint in {self.directory}; train one first, or name "
+                "another directory with --checkpoint"
+            )
+        ours, theirs = self.config.flat(), trained.flat()
+        wrong = [n for n in _PRETRAINED_MUST_MATCH if ours[n] != theirs[n]]
+        if wrong:
+            raise RunError(
+                f"--pretrained: the checkpoint in {self.directory} was trained with "
+                + ", ".join(f"--{n}={theirs[n]} (received {ours[n]})" for n in wrong)
+            )
+        self._restore()
+        return trained
+
+    def prepare(self) -> None:
+        """Go on from the directory's checkpoint if there is one, else make the directory ready.
+
+        Raises:
+            RunError: The checkpoint is of another configuration.
+        """
+        saved = self._saved_config()
+        if saved is not None and not self._options.resume:
+            self._move_aside()
+        elif saved is not None:
+            differences = saved.differences(self.config, ignore=RESUME_MAY_CHANGE)
+            if differences:
+                raise RunError(
+                    f"--checkpoint: {self.directory} holds a run of another configuration "
+                    f"({'; '.join(differences)}). Use these flags as they were, another "
+                    "directory, or --noresume to set that run aside"
+                )
+            self._restore()
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"--checkpoint: cannot make {self.directory}: {error}") from error
+        _write_whole(self.directory / "config.json", self.config.to_json() + "\n")
+
+    def train(self) -> None:
+        """Run the meta-iterations that are left, saving as it goes and at the end.
+
+        Raises:
+            RunInterrupted: A signal asked to stop; everything is saved.
+            RunError: The loss or the weights are no longer finite; the last good checkpoint is
+                intact.
+        """
+        total = self.config.meta.meta_iters
+        with (
+            _Curve(self.directory, tuple(self._dataset.splits), self.iteration) as curve,
+            self._signals_as_requests(),
+            tqdm(
+                total=total,
+                initial=self.iteration,
+                unit="it",
+                desc="meta-iterations",
+                smoothing=0.05,
+                disable=not self._options.progress,
+            ) as bar,
+        ):
+            started = time.perf_counter() - self.seconds
+            for iteration in range(self.iteration, total):
+                point = self._one_iteration(iteration)
+                self._iteration.assign(iteration + 1)
+                self._seconds.assign(time.perf_counter() - started)
+                if point is not None:
+                    curve.add(iteration, self.seconds, **point)
+                    bar.set_postfix_str(curve.running_accuracies(), refresh=False)
+                bar.update()
+                if (iteration + 1) % self._options.checkpoint_interval == 0:
+                    self.save()
+                if self._stop_signal is not None:
+                    break
+            if self._manager.latest_checkpoint is None or self.iteration != self._newest_saved():
+                self.save()
+        if self._stop_signal is not None and self.iteration < total:
+            raise RunInterrupted(
+                f"stopped after {self.iteration} of {total} meta-iterations and saved; the same "
+                "command goes on from here",
+                self._stop_signal,
+            )
+
+    def save(self) -> Path:
+        """Save a checkpoint of this iteration.
+
+        Raises:
+            RunError: A weight or slot is not finite; nothing is written.
+        """
+        learner = self.learner
+        for variable in (*learner.model.variables, *learner.inner_optimizer.variables):
+            if not np.isfinite(variable.numpy()).all():
+                raise self._diverged(f"variable {variable.name} is no longer finite")
+        return Path(self._manager.save(checkpoint_number=self.iteration))
+
+    def _one_iteration(self, iteration: int) -> dict[str, float] | None:
+        """Train one meta-iteration; evaluate too when it is the turn of the learning curve."""
+        rng = random_stream(self.config.seed, "training", iteration)
+        tasks = training_tasks(rng, self._dataset, self.config)
+        meta_step = self.config.meta.meta_step_at(iteration)
+        loss = float(self.learner.train_step(self._examples, tasks, meta_step))
+        if not math.isfinite(loss):
+            raise self._diverged(f"the inner loss became {loss} at meta-iteration {iteration}")
+        if iteration % self.config.eval.eval_interval:
+            return None
+        return {"meta_step": meta_step, "inner_loss": loss, **self._accuracies(iteration)}
+
+    def _accuracies(self, position: int) -> dict[str, float]:
+        """Accuracy on one fresh task of each split, in one compiled call."""
+        splits = tuple(self._dataset.splits)
+        one_each = [
+            evaluation_tasks(
+                self.config.seed,
+                "curve",
+                self._dataset,
+                split,
+                self.config,
+                range(position, position + 1),
+            )
+            for split in splits
+        ]
+        tasks = EvaluationTasks(
+            MiniBatches(
+                np.concatenate([t.steps.indices for t in one_each]),
+                np.concatenate([t.steps.labels for t in one_each]),
+            ),
+            np.concatenate([t.support for t in one_each]),
+            np.concatenate([t.queries for t in one_each]),
+        )
+        logits = self.learner.predict_tasks(
+            self._examples, tasks, transductive=self.config.eval.transductive
+        )
+        return dict(zip(splits, task_accuracies(logits).tolist(), strict=True))
+
+    def _saved_config(self) -> Config | None:
+        """Configuration of the checkpoint in the directory; ``None`` if there is no checkpoint."""
+        path = self.directory / "config.json"
+        if self._manager.latest_checkpoint is None:
+            return None
+        if not path.exists():
+            raise RunError(f"--checkpoint: {self.directory} has checkpoints but no config.json")
+        return Config.from_json(path.read_text())
+
+    def _restore(self) -> None:
+        newest = self._manager.latest_checkpoint
+        try:
+            self._checkpoint.restore(newest).assert_consumed()
+        except (tf.errors.OpError, AssertionError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise RunError(f"--checkpoint: cannot read {newest}: {reason}") from error
+
+    def _newest_saved(self) -> int:
+        return int(self._manager.latest_checkpoint.rpartition("-")[2])
+
+    def _move_aside(self) -> None:
+        number = 1
+        while (aside := Path(f"{self.directory}.previous-{number}")).exists():
+            number += 1
+        shutil.move(self.directory, aside)
+        print(f"--noresume: the run in {self.directory} was moved to {aside}")
+        self._manager = tf.train.CheckpointManager(
+            self._checkpoint, str(self.directory), max_to_keep=_CHECKPOINTS_KEPT
+        )
+
+    def _diverged(self, what: str) -> RunError:
+        newest = self._manager.latest_checkpoint
+        kept = f"the last good checkpoint is {newest}" if newest else "nothing was saved yet"
+        return RunError(f"{what}; {kept}. A smaller --learning_rate or --meta_step may help")
+
+    @contextlib.contextmanager
+    def _signals_as_requests(self) -> Iterator[None]:
+        """Turn SIGINT and SIGTERM into a request to stop between two meta-iterations.
+
+        Only there do weights, slots and iteration count belong together. A second signal acts
+        as usual.
+        """
+
+        def request_stop(number: int, frame: object) -> None:
+            self._stop_signal = number
+            for each, handler in previous.items():
+                signal.signal(each, handler)
+
+        previous = {}
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                previous[number] = signal.signal(number, request_stop)
+        except ValueError:  # not in the main thread, where Python takes no signals
+            pass
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+class _Curve:
+    """The learning curve: ``curve.csv`` and TensorBoard scalars, a writer for each split.
+
+    Each accuracy is of the N predictions of one task, as in the authors' program, and so coarse.
+    """
+
+    def __init__(self, directory: Path, splits: tuple[str, ...], iteration: int) -> None:
+        self._path = directory / "curve.csv"
+        self._splits = splits
+        self._fields = ("iteration", "seconds", "meta_step", "inner_loss", *splits)
+        self._recent = {split: collections.deque(maxlen=_RUNNING_WINDOW) for split in splits}
+        rows = self._rows_before(iteration)
+        for row in rows[-_RUNNING_WINDOW:]:
+            for split in splits:
+                self._recent[split].append(float(row[split]))
+        self._last = (
+            (int(rows[-1]["iteration"]), float(rows[-1]["seconds"])) if rows else (0, 0.0)
+        )
+        text = [self._fields, *([row[f] for f in self._fields] for row in rows)]
+        _write_whole(self._path, "".join(",".join(line) + "\n" for line in text))
+        self._file = self._path.open("a", newline="")
+        self._writer = csv.writer(self._file, lineterminator="\n")
+        self._logs = {s: tf.summary.create_file_writer(str(directory / s)) for s in splits}
+
+    def __enter__(self) -> _Curve:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._file.close()
+        for log in self._logs.values():
+            log.close()
+
+    def add(self, iteration: int, seconds: float, **values: float) -> None:
+        """Write one point; ``values`` hold meta_step, inner_loss and one accuracy a split."""
+        self._writer.writerow(
+            [iteration, f"{seconds:.3f}", *(f"{values[f]:.6g}" for f in self._fields[2:])]
+        )
+        self._file.flush()
+        iterations, elapsed = iteration - self._last[0], seconds - self._last[1]
+        self._last = (iteration, seconds)
+        for split in self._splits:
+            self._recent[split].append(values[split])
+            with self._logs[split].as_default(step=iteration):
+                tf.summary.scalar("accuracy", values[split])
+        with self._logs["train"].as_default(step=iteration):
+            tf.summary.scalar("meta_step", values["meta_step"])
+            tf.summary.scalar("inner_loss", values["inner_loss"])
+            if iterations and elapsed > 0:
+                tf.summary.scalar("iterations_per_second", iterations / elapsed)
+
+    def running_accuracies(self) -> str:
+        """Mean accuracy of each split over the last points, in words."""
+        means = ((s, 100 * float(np.mean(v))) for s, v in self._recent.items())
+        return "  ".join(f"{split} {mean:.1f} %" for split, mean in means)
+
+    def _rows_before(self, iteration: int) -> list[dict[str, str]]:
+        """Points of the iterations the checkpoint has done; later ones will be done again."""
+        if not iteration or not self._path.exists():
+            return []
+        with self._path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        # A killed process may have left half a line at the end.
+        whole = (r for r in rows if None not in r.values() and set(r) == set(self._fields))
+        return [r for r in whole if int(r["iteration"]) < iteration]
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file so that a killed process leaves the old one or the new one."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text)
+    part.replace(path)

@@ -1,0 +1,31 @@
+import os
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def omniglot_archives() -> Path:
+    """Folder with images_background.zip and images_evaluation.zip; skips where there is none."""
+    shared = os.environ.get("SUPERVISED_REPTILE_SHARED", PROJECT.parent / "shared")
+    folder = Path(shared) / "datasets" / "omniglot"
+    names = ("images_background.zip", "images_evaluation.zip")
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        pytest.skip(
+            f"needs the Omniglot archives: no {missing[0]} in {folder} "
+            "(set SUPERVISED_REPTILE_SHARED to the folder above datasets/omniglot)"
+        )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prepared_omniglot(omniglot_archives: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data_dir with Omniglot prepared."""
+    from supervised_reptile.datasets import omniglot
+
+    data_dir = tmp_path_factory.mktemp("data")
+    omniglot.prepare(data_dir, source=omniglot_archives, progress=False)
+    return data_dir

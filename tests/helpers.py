@@ -1,0 +1,56 @@
+"""Small things that several tests build."""
+
+import keras
+import numpy as np
+
+from supervised_reptile.config import paper_config
+from supervised_reptile.datasets.few_shot import FewShotDataset
+
+
+def tiny_config(**overrides):
+    """A configuration small enough for a test; it stands for the data of `vector_dataset`."""
+    values = {
+        "classes": 3,
+        "shots": 2,
+        "train_shots": 4,
+        "inner_batch": 5,
+        "inner_iters": 4,
+        "meta_batch": 3,
+        "meta_iters": 4,
+        "eval_batch": 4,
+        "eval_iters": 3,
+        "eval_samples": 6,
+    }
+    return paper_config("glyphs", **(values | overrides))
+
+
+def vector_dataset(seed=0, classes=12, examples=8, size=3, extra=0):
+    """Random images of `classes` classes, two thirds of them for training.
+
+    `extra` makes every second class that much larger.
+    """
+    rng = np.random.default_rng(seed)
+    sizes = np.where(np.arange(classes) % 2, examples + extra, examples)
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    cut = classes * 2 // 3
+    return FewShotDataset(
+        name="glyphs",
+        images=rng.integers(0, 2, (offsets[-1], size, size, 1), dtype=np.uint8),
+        class_offsets=offsets,
+        class_names=tuple(f"class {i}" for i in range(classes)),
+        splits={"train": np.arange(cut), "test": np.arange(cut, classes)},
+        pixel_scale=1.0,
+    )
+
+
+def dense_model(size=3, classes=3, seed=0):
+    """The Keras twin of `numpy_reference.DenseNet` on flattened images."""
+    initial = keras.initializers.RandomNormal(stddev=0.4, seed=seed)
+    return keras.Sequential(
+        [
+            keras.Input((size, size, 1)),
+            keras.layers.Flatten(),
+            keras.layers.Dense(7, activation="tanh", kernel_initializer=initial),
+            keras.layers.Dense(classes, kernel_initializer=initial),
+        ]
+    )
