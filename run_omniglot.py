@@ -7,12 +7,14 @@ Prepare the data with ./fetch_data.sh, or use --dataset glyphs, which needs none
 
 from supervised_reptile.config import Config
 from supervised_reptile.flags import config_from_flags, define_flags, options_from_flags, run_main
+from supervised_reptile.quiet import import_tensorflow
 
 
 def main(argv: list[str]) -> None:
     """Run what the flags describe."""
     config, options = config_from_flags(), options_from_flags()
     # TensorFlow takes seconds to load: only once the flags are known to be good.
+    import_tensorflow()
     from supervised_reptile.models import omniglot_model
     from supervised_reptile.run import run
 

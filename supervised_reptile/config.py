@@ -5,9 +5,8 @@ update, the evaluation and the seed. `RunOptions` says where and how the run is 
 are frozen, and both refuse impossible values when they are built, with one line that names the
 flag, the rule and what was received.
 
-The numbers of the paper ("On First-Order Meta-Learning Algorithms", Nichol, Achiam and Schulman,
-2018) stand once, in `DATASETS` and the columns above it. `paper_config` picks the column for a
-data set, its classes and its shots, and lays your own values over it:
+The numbers of the paper stand once, in `supervised_reptile.paper`. `paper_config` picks the column
+for a data set, its classes and its shots, and lays your own values over it:
 
 >>> config = paper_config("omniglot", classes=5, shots=1, inner_batch=25)
 >>> config.inner.inner_batch, config.inner.inner_iters
@@ -24,6 +23,7 @@ from numbers import Integral, Real
 from typing import Any, Self
 
 from supervised_reptile.errors import ConfigError
+from supervised_reptile.paper import DATASETS, ORIGINAL_DEFAULTS, DatasetFacts
 
 ALGORITHMS = ("reptile", "fomaml")
 _KERAS_OPTIMIZERS = (
@@ -103,7 +103,7 @@ class TaskConfig(_Checked):
     """What a task is: N classes, K labelled examples of each (paper, Sec. 6).
 
     Args:
-        dataset: str, a key of `DATASETS`.
+        dataset: str, a key of `paper.DATASETS`.
         classes: int, N ("ways"), from 2 to the number of classes in the smallest split.
         shots: int, K, labelled examples a class at evaluation, at least 1. One more is held out
             as the query, so `shots` + 1 examples of a class must exist.
@@ -156,11 +156,11 @@ class InnerConfig(_Checked):
     inner_iters: int
     replacement: bool
     weight_decay: float
-    beta_1: float = 0.0
-    beta_2: float = 0.999
-    epsilon: float = 1e-8
-    rho: float = 0.9
-    momentum: float = 0.0
+    beta_1: float
+    beta_2: float
+    epsilon: float
+    rho: float
+    momentum: float
 
 
 @dataclass(frozen=True)
@@ -227,122 +227,6 @@ class EvalConfig(_Checked):
     eval_samples: int
     eval_interval: int
     transductive: bool
-
-
-@dataclass(frozen=True, eq=False)
-class Column:
-    """One column of a table of the paper.
-
-    Args:
-        table: str, for example "Table 3".
-        label: str, the column's heading.
-        applies: callable (classes, shots) -> bool; the first column that applies is used.
-        values: mapping from flat names to what differs from `_EVERY_TABLE`.
-    """
-
-    table: str
-    label: str
-    applies: Callable[[int, int], bool]
-    values: Mapping[str, Any]
-
-    def paper_values(self) -> dict[str, Any]:
-        """Returns what the table states, under flat names."""
-        return _EVERY_TABLE | self.values
-
-    def default_values(self) -> dict[str, Any]:
-        """Returns every hyper-parameter's default, under flat names, but for `dataset`."""
-        constants = {
-            item.name: item.default
-            for item in dataclasses.fields(InnerConfig)
-            if item.default is not dataclasses.MISSING
-        }
-        return constants | _ORIGINAL | self.paper_values()
-
-    def source_of(self, name: str) -> str:
-        """Returns where a default comes from, for people."""
-        if name in self.paper_values():
-            return f"paper, {self.table} ({self.label})"
-        # The original has no RMSprop and no momentum.
-        return "Keras' default" if name in ("rho", "momentum") else "original's default"
-
-
-# The authors' program's defaults, for what no table of the paper states.
-_ORIGINAL = {
-    "classes": 5,
-    "shots": 5,
-    "inner_optimizer": "adam",
-    "replacement": False,
-    "weight_decay": 1.0,
-    "algorithm": "reptile",
-    "foml_tail": None,
-    "outer_optimizer": "interpolation",
-    "eval_samples": 10_000,
-    "eval_interval": 10,
-    "transductive": False,
-    "seed": 0,
-}
-# What the columns of Tables 3 and 4 have in common.
-_EVERY_TABLE = {
-    "learning_rate": 0.001,
-    "inner_batch": 10,
-    "meta_batch": 5,
-    "meta_iters": 100_000,
-    "meta_step": 1.0,
-    "meta_step_final": 0.0,
-    "eval_iters": 50,
-}
-_TABLE_3_5WAY = {"inner_iters": 5, "train_shots": 10, "eval_batch": 5}
-_TABLE_3_20WAY = {
-    "learning_rate": 0.0005,
-    "inner_batch": 20,
-    "inner_iters": 10,
-    "train_shots": 10,
-    "meta_iters": 200_000,
-    "eval_batch": 10,
-}
-_TABLE_4 = {"inner_iters": 8, "train_shots": 15}
-_TABLE_3_COLUMNS = (
-    Column("Table 3", "5-way", lambda classes, shots: classes < 20, _TABLE_3_5WAY),
-    Column("Table 3", "20-way", lambda classes, shots: True, _TABLE_3_20WAY),
-)
-_TABLE_4_COLUMNS = (
-    Column("Table 4", "1-shot", lambda classes, shots: shots == 1, _TABLE_4 | {"eval_batch": 5}),
-    Column("Table 4", "5-shot", lambda classes, shots: True, _TABLE_4 | {"eval_batch": 15}),
-)
-
-
-@dataclass(frozen=True)
-class DatasetFacts:
-    """What is known of a data set before it is loaded.
-
-    Args:
-        columns: tuple of `Column`, the paper's values for it.
-        example: str, what one example is, in words: "drawings of a character".
-        examples: int or None, examples in each class; None when only loading will tell.
-        splits: mapping from split to its number of classes; empty when only loading will tell.
-    """
-
-    columns: tuple[Column, ...]
-    example: str = "images of a class"
-    examples: int | None = None
-    splits: Mapping[str, int] = field(default_factory=dict)
-
-    def column(self, classes: int, shots: int) -> Column:
-        """Returns the first column that applies to N-way, K-shot tasks."""
-        return next(column for column in self.columns if column.applies(classes, shots))
-
-
-# 1200 training characters in four rotations; the test characters are not rotated.
-_CHARACTERS = DatasetFacts(
-    _TABLE_3_COLUMNS, "drawings of a character", 20, {"train": 4800, "test": 423}
-)
-DATASETS: dict[str, DatasetFacts] = {
-    "omniglot": _CHARACTERS,
-    "glyphs": _CHARACTERS,
-    "miniimagenet": DatasetFacts(
-        _TABLE_4_COLUMNS, "images of a class", 600, {"train": 64, "validation": 16, "test": 20}
-    ),
-}
 
 
 def check_task(task: TaskConfig, facts: DatasetFacts) -> None:
@@ -529,15 +413,15 @@ def _from_flat(values: Mapping[str, Any]) -> Config:
 
 def paper_config(
     dataset: str,
-    classes: int = _ORIGINAL["classes"],
-    shots: int = _ORIGINAL["shots"],
+    classes: int = ORIGINAL_DEFAULTS["classes"],
+    shots: int = ORIGINAL_DEFAULTS["shots"],
     **overrides: Any,
 ) -> Config:
     """Returns the paper's configuration for a task, with your own values over it.
 
     Args:
-        dataset: str, a key of `DATASETS`. Omniglot and the glyphs use Table 3 (its 20-way column
-            from 20 classes on), Mini-ImageNet uses Table 4 (its 1-shot column for 1 shot).
+        dataset: str, a key of `paper.DATASETS`. Omniglot and the glyphs use Table 3 (its 20-way
+            column from 20 classes on), Mini-ImageNet uses Table 4 (its 1-shot column for 1 shot).
         classes: int, N. Default 5.
         shots: int, K. Default 5.
         **overrides: flat names of hyper-parameters: `inner_batch=25`.

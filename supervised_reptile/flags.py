@@ -17,7 +17,6 @@ Nothing else reads `absl.flags.FLAGS`.
 """
 
 import dataclasses
-import os
 import re
 import sys
 import textwrap
@@ -30,7 +29,6 @@ from absl import app, flags, logging
 
 from supervised_reptile.config import (
     ALGORITHMS,
-    DATASETS,
     FIELDS,
     INNER_OPTIMIZERS,
     OUTER_OPTIMIZERS,
@@ -39,6 +37,7 @@ from supervised_reptile.config import (
     paper_config,
 )
 from supervised_reptile.errors import ConfigError, UserError
+from supervised_reptile.paper import DATASETS
 
 _HELP: dict[str, dict[str, str]] = {
     "Task": {
@@ -134,7 +133,7 @@ def define_flags(
     """Defines one flag for every hyper-parameter and every run option.
 
     Args:
-        dataset_choices: keys of `config.DATASETS` that `--dataset` accepts.
+        dataset_choices: keys of `paper.DATASETS` that `--dataset` accepts.
         default_dataset: the value of `--dataset` when not given; the first choice by default.
         flag_values: where to define them; absl's global flags by default.
     """
@@ -311,18 +310,22 @@ def run_main(
     """Parses the flags, runs `main` under `absl.app.run` and exits.
 
     A `UserError` ends in one line, `run_omniglot.py: error: ...`, and its exit code; what absl
-    says of a flag likewise, with exit code 2. Information from TensorFlow's inside is kept off
-    the terminal unless --verbosity or TF_CPP_MIN_LOG_LEVEL ask for it.
+    says of a flag likewise, with exit code 2. Log messages below warnings are kept off the
+    terminal unless --verbosity asks for them.
 
     Args:
         main: called with the program's name in a list; its return value is the exit code.
         argv: the program's name and its arguments; `sys.argv` by default.
     """
     program = Path((argv or sys.argv)[0]).name
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    flags.FLAGS.set_default("verbosity", logging.WARNING)
+
+    def quiet_main(arguments: list[str]) -> int | None:
+        if not flags.FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.WARNING)  # app.run has set it to INFO
+        return main(arguments)
+
     try:
-        app.run(main, argv=argv, flags_parser=parse_flags)
+        app.run(quiet_main, argv=argv, flags_parser=parse_flags)
     except (UserError, flags.Error) as error:
         message = " ".join(str(error).split()).removeprefix("ERROR:: ")
         sys.stderr.write(f"{program}: {getattr(error, 'kind', 'error')}: {message}\n")

@@ -17,7 +17,10 @@ import tensorflow as tf
 from supervised_reptile.config import Config
 from supervised_reptile.evaluation import Accuracy
 
-_PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "tensorflow-datasets", "numpy", "pillow")
+_PACKAGES = (
+    *("supervised-reptile", "tensorflow", "tensorflow-cpu", "keras"),
+    *("tensorflow-datasets", "numpy", "pillow"),
+)
 
 
 def write_record(
@@ -56,7 +59,7 @@ def write_record(
 
 def environment() -> dict[str, Any]:
     """Versions, hardware and commit, as plain values for JSON."""
-    versions = {"supervised-reptile": importlib.metadata.version("supervised-reptile")}
+    versions = {}
     for package in _PACKAGES:
         try:
             versions[package] = importlib.metadata.version(package)

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from supervised_reptile.config import RESUME_MAY_CHANGE, Config, RunOptions
 from supervised_reptile.datasets.few_shot import FewShotDataset
-from supervised_reptile.errors import RunError, RunInterrupted
+from supervised_reptile.errors import ConfigError, RunError, RunInterrupted
 from supervised_reptile.evaluation import task_accuracies
 from supervised_reptile.learners import MetaLearner
 from supervised_reptile.tasks import (
@@ -34,7 +34,9 @@ _RUNNING_WINDOW = 50
 _CHECKPOINTS_KEPT = 3
 # What a checkpoint's weights and slots cannot do without when they are only evaluated: another
 # seed would be another split and so test on training classes.
-_PRETRAINED_MUST_MATCH = ("dataset", "classes", "inner_optimizer", "seed")
+_PRETRAINED_MUST_MATCH = ("dataset", "classes", "inner_optimizer", "momentum", "seed")
+# What TensorFlow raises for a damaged checkpoint, a truncated one included (IndexError).
+_UNREADABLE = (tf.errors.OpError, AssertionError, IndexError, RuntimeError, ValueError)
 
 
 class Trainer:
@@ -76,9 +78,7 @@ class Trainer:
             inner_optimizer=[v.value for v in learner.inner_optimizer.variables],
             outer_optimizer=[v.value for v in (outer.variables if outer else ())],
         )
-        self._manager = tf.train.CheckpointManager(
-            self._checkpoint, str(self.directory), max_to_keep=_CHECKPOINTS_KEPT
-        )
+        self._manager = self._new_manager()
         self._stop_signal: int | None = None
 
     @property
@@ -99,6 +99,9 @@ class Trainer:
     def restore_for_evaluation(self) -> Config:
         """Load the newest checkpoint to be evaluated, whatever it is evaluated on.
 
+        Of the inner optimizer the slots and the step count are restored; its learning rate, like
+        all that fine-tuning depends on, is that of this trainer's configuration.
+
         Returns:
             The configuration it was trained with.
 
@@ -118,7 +121,15 @@ class Trainer:
                 f"--pretrained: the checkpoint in {self.directory} was trained with "
                 + ", ".join(f"--{n}={theirs[n]} (received {ours[n]})" for n in wrong)
             )
-        self._restore()
+        evaluated = tf.train.Checkpoint(
+            iteration=self._iteration,
+            seconds=self._seconds,
+            weights=self._checkpoint.weights,
+            inner_optimizer=self._checkpoint.inner_optimizer,
+        )
+        # The outer optimizer's slots, where there are any, have no part in it.
+        self._restore(evaluated, partly=True)
+        self.learner.inner_optimizer.learning_rate = self.config.inner.learning_rate
         return trained
 
     def prepare(self) -> None:
@@ -141,17 +152,17 @@ class Trainer:
             self._restore()
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
+            _write_whole(self.directory / "config.json", self.config.to_json() + "\n")
         except OSError as error:
-            raise RunError(f"--checkpoint: cannot make {self.directory}: {error}") from error
-        _write_whole(self.directory / "config.json", self.config.to_json() + "\n")
+            raise RunError(f"--checkpoint: cannot write {self.directory}: {error}") from error
 
     def train(self) -> None:
         """Run the meta-iterations that are left, saving as it goes and at the end.
 
         Raises:
             RunInterrupted: A signal asked to stop; everything is saved.
-            RunError: The loss or the weights are no longer finite; the last good checkpoint is
-                intact.
+            RunError: The loss or the weights are no longer finite, or the disk is full; the last
+                good checkpoint is intact.
         """
         total = self.config.meta.meta_iters
         with (
@@ -176,15 +187,17 @@ class Trainer:
                     bar.set_postfix_str(curve.running_accuracies(), refresh=False)
                 bar.update()
                 if (iteration + 1) % self._options.checkpoint_interval == 0:
+                    curve.flush()
                     self.save()
                 if self._stop_signal is not None:
                     break
             if self._manager.latest_checkpoint is None or self.iteration != self._newest_saved():
                 self.save()
-        if self._stop_signal is not None and self.iteration < total:
+        if self._stop_signal is not None:
+            command = "the same command" + ("" if self._options.resume else " without --noresume")
             raise RunInterrupted(
-                f"stopped after {self.iteration} of {total} meta-iterations and saved; the same "
-                "command goes on from here",
+                f"stopped after {self.iteration} of {total} meta-iterations and saved; {command} "
+                "goes on from here",
                 self._stop_signal,
             )
 
@@ -192,13 +205,20 @@ class Trainer:
         """Save a checkpoint of this iteration.
 
         Raises:
-            RunError: A weight or slot is not finite; nothing is written.
+            RunError: A weight or slot is not finite, and nothing is written; or writing failed.
         """
         learner = self.learner
-        for variable in (*learner.model.variables, *learner.inner_optimizer.variables):
+        variables = [*learner.model.variables, *learner.inner_optimizer.variables]
+        if learner.outer_optimizer is not None:
+            variables += learner.outer_optimizer.variables
+        for variable in variables:
             if not np.isfinite(variable.numpy()).all():
-                raise self._diverged(f"variable {variable.name} is no longer finite")
-        return Path(self._manager.save(checkpoint_number=self.iteration))
+                raise self._diverged(f"variable {variable.path} is no longer finite")
+        try:
+            return Path(self._manager.save(checkpoint_number=self.iteration))
+        except (tf.errors.OpError, OSError) as error:
+            reason = str(error).partition("\n")[0]
+            raise RunError(f"--checkpoint: cannot write {self.directory}: {reason}") from error
 
     def _one_iteration(self, iteration: int) -> dict[str, float] | None:
         """Train one meta-iteration; evaluate too when it is the turn of the learning curve."""
@@ -246,15 +266,52 @@ class Trainer:
             return None
         if not path.exists():
             raise RunError(f"--checkpoint: {self.directory} has checkpoints but no config.json")
-        return Config.from_json(path.read_text())
+        try:
+            return Config.from_json(path.read_text())
+        except ConfigError as error:
+            raise RunError(f"--checkpoint: {path}: {error}") from error
 
-    def _restore(self) -> None:
+    def _new_manager(self) -> tf.train.CheckpointManager:
+        """The manager of the directory's checkpoints, which are listed in its file "checkpoint".
+
+        TensorFlow passes over a list that it cannot read, and the run would begin anew.
+        """
+        listed = self.directory / "checkpoint"
+        if listed.exists() and not _is_readable_list(self.directory):
+            raise RunError(
+                f"--checkpoint: cannot read {listed}, the list of the checkpoints in that "
+                "directory. Mend it, or use another directory"
+            )
+        return tf.train.CheckpointManager(
+            self._checkpoint, str(self.directory), max_to_keep=_CHECKPOINTS_KEPT
+        )
+
+    def _restore(self, into: tf.train.Checkpoint | None = None, *, partly: bool = False) -> None:
+        """Restore the newest checkpoint, all of it or that part that ``into`` has a place for."""
         newest = self._manager.latest_checkpoint
         try:
-            self._checkpoint.restore(newest).assert_consumed()
-        except (tf.errors.OpError, AssertionError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise RunError(f"--checkpoint: cannot read {newest}: {reason}") from error
+            # Every tensor is read once before any variable is touched.
+            reader = tf.train.load_checkpoint(newest)
+            for name in reader.get_variable_to_shape_map():
+                reader.get_tensor(name)
+            status = (into or self._checkpoint).restore(newest)
+            if partly:
+                status.expect_partial().assert_existing_objects_matched()
+            else:
+                status.assert_consumed()
+        except _UNREADABLE as error:
+            reason = str(error).partition("\n")[0]
+            older = [Path(path).name for path in self._manager.checkpoints if path != newest]
+            raise RunError(
+                f"--checkpoint: cannot read {newest}: {reason}."
+                + (
+                    f" To go back to {older[-1]}, make it the model_checkpoint_path in "
+                    f"{self.directory / 'checkpoint'}."
+                    if older
+                    else ""
+                )
+                + " To begin anew and keep what is there, use --noresume"
+            ) from error
 
     def _newest_saved(self) -> int:
         return int(self._manager.latest_checkpoint.rpartition("-")[2])
@@ -265,9 +322,7 @@ class Trainer:
             number += 1
         shutil.move(self.directory, aside)
         print(f"--noresume: the run in {self.directory} was moved to {aside}")
-        self._manager = tf.train.CheckpointManager(
-            self._checkpoint, str(self.directory), max_to_keep=_CHECKPOINTS_KEPT
-        )
+        self._manager = self._new_manager()
 
     def _diverged(self, what: str) -> RunError:
         newest = self._manager.latest_checkpoint
@@ -350,6 +405,11 @@ class _Curve:
             if iterations and elapsed > 0:
                 tf.summary.scalar("iterations_per_second", iterations / elapsed)
 
+    def flush(self) -> None:
+        """Hand everything to the file system, so that a checkpoint has its whole curve."""
+        for log in self._logs.values():
+            log.flush()
+
     def running_accuracies(self) -> str:
         """Mean accuracy of each split over the last points, in words."""
         means = ((s, 100 * float(np.mean(v))) for s, v in self._recent.items())
@@ -364,6 +424,13 @@ class _Curve:
         # A killed process may have left half a line at the end.
         whole = (r for r in rows if None not in r.values() and set(r) == set(self._fields))
         return [r for r in whole if int(r["iteration"]) < iteration]
+
+
+def _is_readable_list(directory: Path) -> bool:
+    try:
+        return tf.train.get_checkpoint_state(str(directory)) is not None
+    except ValueError:  # an empty one
+        return False
 
 
 def _write_whole(path: Path, text: str) -> None:

@@ -14,19 +14,18 @@ from hypothesis import strategies as st
 from supervised_reptile import config as config_module
 from supervised_reptile.config import (
     ALGORITHMS,
-    DATASETS,
     FIELDS,
     INNER_OPTIMIZERS,
     OUTER_OPTIMIZERS,
     RESUME_MAY_CHANGE,
     Config,
-    ConfigError,
-    DatasetFacts,
     RunOptions,
     TaskConfig,
     check_task,
     paper_config,
 )
+from supervised_reptile.errors import ConfigError
+from supervised_reptile.paper import DATASETS, DatasetFacts
 
 # Typed from the paper's Tables 3 and 4.
 TABLES = """
@@ -268,7 +267,7 @@ def test_values_at_the_edge_of_the_rules_are_accepted(changes):
 
 def test_task_of_a_data_set_whose_size_is_known_once_loaded(monkeypatch):
     columns = DATASETS["miniimagenet"].columns
-    monkeypatch.setitem(config_module.DATASETS, "folder", DatasetFacts(columns))
+    monkeypatch.setitem(DATASETS, "folder", DatasetFacts(columns))
     config = paper_config("folder", classes=500, shots=3000)
     assert config.eval.eval_batch == 15
     loaded = DatasetFacts(columns, examples=400, splits={"train": 64, "test": 20})

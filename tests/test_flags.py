@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from absl import flags as absl_flags
 
-from supervised_reptile.config import FIELDS, ConfigError, RunOptions, paper_config
+from supervised_reptile.config import FIELDS, RunOptions, paper_config
+from supervised_reptile.errors import ConfigError
 from supervised_reptile.flags import (
     config_from_flags,
     define_flags,
@@ -267,7 +268,7 @@ PRESETS = {
     "overlap-meta-step": ABLATION | {"inner_batch": 100, "meta_step": 0.25},
     "quickstart": TABLE_3[5]
     | {"dataset": "glyphs", "classes": 5, "shots": 1, "transductive": True}
-    | {"meta_iters": 1500, "eval_samples": 500},
+    | {"meta_iters": 1000, "eval_samples": 400},
 }
 
 

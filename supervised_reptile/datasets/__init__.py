@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
-from supervised_reptile.datasets.errors import DatasetError, DatasetNotFoundError
+from supervised_reptile.errors import DatasetError, DatasetNotFoundError
 from supervised_reptile.datasets.few_shot import FewShotDataset
 
 __all__ = ["DATASETS", "DatasetError", "DatasetNotFoundError", "FewShotDataset", "load_dataset"]

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from supervised_reptile.datasets.errors import DatasetError
+from supervised_reptile.errors import DatasetError
 
 
 def read_members(path: Path, suffix: str) -> Iterator[tuple[PurePosixPath, bytes]]:

@@ -21,7 +21,7 @@ from PIL import Image
 from tensorflow_datasets.core.download import download_manager, downloader
 
 from supervised_reptile.datasets.characters import build_character_dataset
-from supervised_reptile.datasets.errors import DatasetError, DatasetNotFoundError
+from supervised_reptile.errors import DatasetError, DatasetNotFoundError
 from supervised_reptile.datasets.few_shot import FewShotDataset
 from supervised_reptile.datasets.omniglot_contents import (
     ARCHIVES,

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from supervised_reptile.datasets.errors import DatasetError
+from supervised_reptile.errors import DatasetError
 
 _PROGRAM = "fetch_data.sh"
 _DATASETS = ("omniglot",)

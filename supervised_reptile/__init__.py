@@ -1,0 +1,62 @@
+"""Reptile and first-order MAML for TensorFlow 2 / Keras 3.
+
+>>> import supervised_reptile as sr
+>>> learner = sr.Reptile(sr.omniglot_model(num_classes=5))
+
+A public name is imported when it is first asked for (PEP 562): `import supervised_reptile` and
+the configuration do not wait for TensorFlow.
+"""
+
+import importlib
+import sys
+import types
+from typing import Any
+
+# Public name -> the module it comes from.
+_HOMES = {
+    "Config": "config",
+    "paper_config": "config",
+    "FewShotDataset": "datasets",
+    "load_dataset": "datasets",
+    "omniglot_model": "models",
+    "miniimagenet_model": "models",
+    "Reptile": "learners",
+    "FOMAML": "learners",
+    "learner_from_config": "learners",
+    "evaluate": "evaluation",
+    "Trainer": "training",
+    "run": "run",
+    "__version__": "",
+}
+__all__ = [*_HOMES]
+
+
+class _Package(types.ModuleType):
+    """A module whose public names cannot be hidden by a submodule of the same name.
+
+    Importing a submodule binds it as an attribute of its package. `supervised_reptile.run` is
+    the function, whether or not the module that holds it was imported before.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOMES and isinstance(value, types.ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name; called for what is not an attribute yet."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "__version__":
+        value = importlib.import_module("importlib.metadata").version("supervised-reptile")
+    else:
+        value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,130 @@
+"""The paper's tables and what is known of its data sets, as plain data.
+
+The numbers of the paper ("On First-Order Meta-Learning Algorithms", Nichol, Achiam and Schulman,
+2018) and the defaults of the authors' program stand here and nowhere else. A `Column` of a table
+states only how it differs from the values above it; `DATASETS` says which columns apply to a data
+set.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+ORIGINAL_DEFAULTS: dict[str, Any] = {
+    "classes": 5,
+    "shots": 5,
+    "inner_optimizer": "adam",
+    "replacement": False,
+    "weight_decay": 1.0,
+    "beta_1": 0.0,
+    "beta_2": 0.999,
+    "epsilon": 1e-8,
+    "algorithm": "reptile",
+    "foml_tail": None,
+    "outer_optimizer": "interpolation",
+    "eval_samples": 10_000,
+    "eval_interval": 10,
+    "transductive": False,
+    "seed": 0,
+}
+"""The authors' program's defaults, for what no table of the paper states."""
+
+KERAS_DEFAULTS: dict[str, Any] = {"rho": 0.9, "momentum": 0.0}
+"""Keras' defaults, for what the authors' program does not have (RMSprop and momentum)."""
+
+# What the columns of Tables 3 and 4 have in common.
+_EVERY_TABLE = {
+    "learning_rate": 0.001,
+    "inner_batch": 10,
+    "meta_batch": 5,
+    "meta_iters": 100_000,
+    "meta_step": 1.0,
+    "meta_step_final": 0.0,
+    "eval_iters": 50,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Column:
+    """One column of a table of the paper.
+
+    Args:
+        table: str, for example "Table 3".
+        label: str, the column's heading.
+        applies: callable (classes, shots) -> bool; the first column that applies is used.
+        values: mapping from flat names to what differs from `_EVERY_TABLE`.
+    """
+
+    table: str
+    label: str
+    applies: Callable[[int, int], bool]
+    values: Mapping[str, Any]
+
+    def paper_values(self) -> dict[str, Any]:
+        """Returns what the table states, under flat names."""
+        return _EVERY_TABLE | self.values
+
+    def default_values(self) -> dict[str, Any]:
+        """Returns every hyper-parameter's default, under flat names, but for `dataset`."""
+        return KERAS_DEFAULTS | ORIGINAL_DEFAULTS | self.paper_values()
+
+    def source_of(self, name: str) -> str:
+        """Returns where a default comes from, for people."""
+        if name in self.paper_values():
+            return f"paper, {self.table} ({self.label})"
+        return "Keras' default" if name in KERAS_DEFAULTS else "original's default"
+
+
+_TABLE_3_5WAY = {"inner_iters": 5, "train_shots": 10, "eval_batch": 5}
+_TABLE_3_20WAY = {
+    "learning_rate": 0.0005,
+    "inner_batch": 20,
+    "inner_iters": 10,
+    "train_shots": 10,
+    "meta_iters": 200_000,
+    "eval_batch": 10,
+}
+_TABLE_4 = {"inner_iters": 8, "train_shots": 15}
+_TABLE_3_COLUMNS = (
+    Column("Table 3", "5-way", lambda classes, shots: classes < 20, _TABLE_3_5WAY),
+    Column("Table 3", "20-way", lambda classes, shots: True, _TABLE_3_20WAY),
+)
+_TABLE_4_COLUMNS = (
+    Column("Table 4", "1-shot", lambda classes, shots: shots == 1, _TABLE_4 | {"eval_batch": 5}),
+    Column("Table 4", "5-shot", lambda classes, shots: True, _TABLE_4 | {"eval_batch": 15}),
+)
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """What is known of a data set before it is loaded.
+
+    Args:
+        columns: tuple of `Column`, the paper's values for it.
+        example: str, what one example is, in words: "drawings of a character".
+        examples: int or None, examples in each class; None when only loading will tell.
+        splits: mapping from split to its number of classes; empty when only loading will tell.
+    """
+
+    columns: tuple[Column, ...]
+    example: str = "images of a class"
+    examples: int | None = None
+    splits: Mapping[str, int] = field(default_factory=dict)
+
+    def column(self, classes: int, shots: int) -> Column:
+        """Returns the first column that applies to N-way, K-shot tasks."""
+        return next(column for column in self.columns if column.applies(classes, shots))
+
+
+# 1200 training characters in four rotations; the test characters are not rotated.
+_CHARACTERS = DatasetFacts(
+    _TABLE_3_COLUMNS, "drawings of a character", 20, {"train": 4800, "test": 423}
+)
+DATASETS: dict[str, DatasetFacts] = {
+    "omniglot": _CHARACTERS,
+    "glyphs": _CHARACTERS,
+    "miniimagenet": DatasetFacts(
+        _TABLE_4_COLUMNS, "images of a class", 600, {"train": 64, "validation": 16, "test": 20}
+    ),
+}
+"""Name of a data set -> what is known of it."""
