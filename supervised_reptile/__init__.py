@@ -26,9 +26,8 @@ _HOMES = {
     "evaluate": "evaluation",
     "Trainer": "training",
     "run": "run",
-    "__version__": "",
 }
-__all__ = [*_HOMES]
+__all__ = [*_HOMES, "__version__"]
 
 
 class _Package(types.ModuleType):
@@ -48,15 +47,24 @@ sys.modules[__name__].__class__ = _Package
 
 def __getattr__(name: str) -> Any:
     """Imports a public name; called for what is not an attribute yet."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name == "__version__":
-        value = importlib.import_module("importlib.metadata").version("supervised-reptile")
-    else:
+    if name in _HOMES:
         value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    elif name == "__version__":
+        value = _installed_version()
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+def _installed_version() -> str:
+    from importlib import metadata  # not at the top: it is slower than all the rest
+
+    try:
+        return metadata.version("supervised-reptile")
+    except metadata.PackageNotFoundError:  # a checkout that is not installed
+        return "unknown"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import subprocess
@@ -45,7 +46,7 @@ def write_record(
         trained_with: Configuration of the training where it is not ``config``.
     """
     record: dict[str, Any] = {
-        "accuracy": {split: dataclasses.asdict(value) for split, value in accuracies.items()},
+        "accuracy": {split: _plain(value) for split, value in accuracies.items()},
         "iterations": iterations,
         "training_seconds": round(training_seconds, 1),
         "evaluation_seconds": round(evaluation_seconds, 1),
@@ -75,6 +76,14 @@ def environment() -> dict[str, Any]:
         "intra_op_threads": tf.config.threading.get_intra_op_parallelism_threads(),
         "inter_op_threads": tf.config.threading.get_inter_op_parallelism_threads(),
         "commit": _commit(),
+    }
+
+
+def _plain(accuracy: Accuracy) -> dict[str, Any]:
+    """As JSON has no NaN, the interval of a single task is ``None``."""
+    interval = accuracy.interval95
+    return dataclasses.asdict(accuracy) | {
+        "interval95": interval if math.isfinite(interval) else None
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -95,11 +96,19 @@ def set_threads(options: RunOptions) -> None:
 
     Networks this small lose more by handing parts of an operation from thread to thread than
     they gain: one thread inside an operation and several operations at once is the fastest.
+    Where TensorFlow runs already, in a notebook say, its pools stay as they are, with a warning.
     """
-    tf.config.threading.set_intra_op_parallelism_threads(options.intra_op_threads)
-    tf.config.threading.set_inter_op_parallelism_threads(
-        options.inter_op_threads or os.cpu_count() or 1
-    )
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(options.intra_op_threads)
+        tf.config.threading.set_inter_op_parallelism_threads(
+            options.inter_op_threads or os.cpu_count() or 1
+        )
+    except RuntimeError:
+        warnings.warn(
+            "TensorFlow runs already: intra_op_threads and inter_op_threads have no effect on it",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
 def _evaluation_name(config: Config) -> str:

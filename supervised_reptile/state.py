@@ -151,8 +151,9 @@ def _fused_update(
         return gradient_descent
 
     if type(optimizer) is keras.optimizers.Adam and not optimizer.amsgrad:
-        # Keras names its slots so in `variables`, after the step count and the learning rate.
-        _, _, momentum, velocity = optimizer.variables
+        # The slots come last in `variables`: before them the step count and, unless it follows a
+        # schedule, the learning rate.
+        *_, momentum, velocity = optimizer.variables
 
         def adam(gradients: Sequence[tf.Tensor]) -> None:
             step = tf.cast(optimizer.iterations.value + 1, tf.float32)

@@ -138,10 +138,9 @@ class Trainer:
         Raises:
             RunError: The checkpoint is of another configuration.
         """
-        saved = self._saved_config()
-        if saved is not None and not self._options.resume:
+        if self._manager.latest_checkpoint is not None and not self._options.resume:
             self._move_aside()
-        elif saved is not None:
+        elif (saved := self._saved_config()) is not None:
             differences = saved.differences(self.config, ignore=RESUME_MAY_CHANGE)
             if differences:
                 raise RunError(
@@ -187,7 +186,6 @@ class Trainer:
                     bar.set_postfix_str(curve.running_accuracies(), refresh=False)
                 bar.update()
                 if (iteration + 1) % self._options.checkpoint_interval == 0:
-                    curve.flush()
                     self.save()
                 if self._stop_signal is not None:
                     break
@@ -370,9 +368,7 @@ class _Curve:
         for row in rows[-_RUNNING_WINDOW:]:
             for split in splits:
                 self._recent[split].append(float(row[split]))
-        self._last = (
-            (int(rows[-1]["iteration"]), float(rows[-1]["seconds"])) if rows else (0, 0.0)
-        )
+        self._last = (int(rows[-1]["iteration"]), float(rows[-1]["seconds"])) if rows else (0, 0.0)
         text = [self._fields, *([row[f] for f in self._fields] for row in rows)]
         _write_whole(self._path, "".join(",".join(line) + "\n" for line in text))
         self._file = self._path.open("a", newline="")
@@ -404,11 +400,6 @@ class _Curve:
             tf.summary.scalar("inner_loss", values["inner_loss"])
             if iterations and elapsed > 0:
                 tf.summary.scalar("iterations_per_second", iterations / elapsed)
-
-    def flush(self) -> None:
-        """Hand everything to the file system, so that a checkpoint has its whole curve."""
-        for log in self._logs.values():
-            log.flush()
 
     def running_accuracies(self) -> str:
         """Mean accuracy of each split over the last points, in words."""

@@ -1,0 +1,1 @@
+"""Speed of the package beside plain programs of the same algorithm: see README.md."""

@@ -1,0 +1,156 @@
+"""Child processes: the workers that answer commands, and whole jobs watched from outside.
+
+The process that imports this must stay small: on Linux the peak memory reported of a child is
+never below that of its parent when it was started.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+_POLL_SECONDS = 0.02
+
+
+class BenchmarkError(Exception):
+    """What went wrong, in one line."""
+
+
+class Worker:
+    """A process of ``benchmarks.worker``; use it in a ``with`` statement.
+
+    Args:
+        *arguments: Contestant and, but for the matrix product, workload.
+        python: Interpreter to run it with.
+
+    Attributes:
+        start: What the worker told of itself at the start.
+        peak_megabytes: Most memory it had in use so far.
+    """
+
+    def __init__(self, *arguments: str, python: str = sys.executable) -> None:
+        self._name = " ".join(arguments)
+        self._errors = tempfile.TemporaryFile()
+        self._process = subprocess.Popen(
+            [python, "-m", "benchmarks.worker", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            cwd=ROOT,
+            env=_environment(),
+            text=True,
+        )
+        self.peak_megabytes = 0.0
+        try:
+            self.start = self._answer()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def seconds(self, phase: str, seconds: float) -> float:
+        """Lets the worker measure for about ``seconds``; returns the seconds of one unit."""
+        try:
+            print(json.dumps({"phase": phase, "seconds": seconds}), file=self._process.stdin)
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # _answer tells why.
+        return self._answer()["seconds"]
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.communicate()
+        self._errors.close()
+
+    def _answer(self) -> dict[str, Any]:
+        line = self._process.stdout.readline()
+        if not line:
+            code = self._process.wait()
+            reason = _last_line(self._errors) or f"exit code {code}"
+            raise BenchmarkError(f"worker {self._name} failed: {reason}")
+        answer = json.loads(line)
+        self.peak_megabytes = answer.get("peak_megabytes", 0.0)
+        return answer
+
+
+def run_job(arguments: Sequence[str], first_point: Path) -> dict[str, float]:
+    """Run one of the entry scripts to its end.
+
+    Args:
+        arguments: Script and flags.
+        first_point: The learning curve it writes. Its first point comes right after the first
+            meta-iteration.
+
+    Returns:
+        ``first_iteration_seconds`` and ``total_seconds`` since the process was started, and
+        ``peak_megabytes``.
+
+    Raises:
+        BenchmarkError: The job failed.
+    """
+    with tempfile.TemporaryFile() as errors:
+        started, first = time.perf_counter(), None
+        process = subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=ROOT,
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+        )
+        try:
+            while True:
+                # Not `process.poll()`, which would not tell what the process used.
+                ended, status, usage = os.wait4(process.pid, os.WNOHANG)
+                if first is None and _has_a_point(first_point):
+                    first = time.perf_counter() - started
+                if ended:
+                    break
+                time.sleep(_POLL_SECONDS)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode or first is None:
+            reason = _last_line(errors) or f"exit code {process.returncode}"
+            raise BenchmarkError(f"{' '.join(arguments)} failed: {reason}")
+    kilobytes = usage.ru_maxrss / (1024 if sys.platform == "darwin" else 1)
+    return {
+        "first_iteration_seconds": first,
+        "total_seconds": time.perf_counter() - started,
+        "peak_megabytes": kilobytes / 1024,
+    }
+
+
+def _has_a_point(curve: Path) -> bool:
+    try:
+        return curve.read_text().count("\n") > 1  # a line of headings, a line a point
+    except FileNotFoundError:
+        return False
+
+
+def _environment() -> dict[str, str]:
+    # An interpreter where the package is not installed (the one with PyTorch) finds it too.
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return {"TF_CPP_MIN_LOG_LEVEL": "2"} | os.environ | {"PYTHONPATH": path}
+
+
+def _last_line(file: Any) -> str:
+    file.seek(0)
+    lines = file.read().decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else ""

@@ -1,0 +1,311 @@
+"""Measure the package beside plain programs of the same algorithm, and print a table.
+
+    python -m benchmarks.run --json benchmark.json
+
+See README.md in this folder for what is compared and how.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NoReturn
+
+from tqdm import tqdm
+
+if not __package__:  # run as a file
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.processes import BenchmarkError, Worker, run_job
+from benchmarks.report import PHASES, phase_summary, render
+from benchmarks.worker import CONTESTANTS, MATRIX_PRODUCT, OURS
+from benchmarks.workloads import WORKLOADS, Workload
+
+BASELINES = tuple(name for name in CONTESTANTS if name != OURS)
+PARTS = ("speed", "jobs")
+# Rounding in another order moves these logits, of about 1 to 10, by far less.
+_LOGITS_TOLERANCE = 0.02
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"benchmarks: {message} (see --help)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: Arguments without the program's name; None to take them from `sys.argv`.
+
+    Returns:
+        Exit code: 0, or 1 after one line on stderr. Wrong usage exits with 2.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        if arguments.json is not None:
+            _require_writable(arguments.json)
+        report = benchmark(arguments)
+        print(render(report))
+        if arguments.json is not None:
+            arguments.json.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    except (BenchmarkError, OSError) as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nbenchmarks: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def benchmark(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measure what the flags ask for.
+
+    Args:
+        arguments: The flags.
+
+    Returns:
+        Environment, settings, rows and jobs as plain values for JSON.
+
+    Raises:
+        BenchmarkError: Something could not be run.
+    """
+    baselines = _available(arguments) if "speed" in arguments.only else []
+    with Worker(MATRIX_PRODUCT) as product:
+        report = {
+            "environment": product.start["environment"],
+            "settings": {
+                "rounds": arguments.rounds,
+                "seconds": arguments.seconds,
+                "job_iterations": arguments.job_iterations,
+            },
+            "rows": [],
+            "jobs": [],
+        }
+        if "speed" in arguments.only:
+            for name in arguments.rows:
+                report["rows"].append(_row(WORKLOADS[name], baselines, product, arguments))
+    if "jobs" in arguments.only:
+        report["jobs"] = _jobs(arguments)
+    return report
+
+
+def _row(
+    workload: Workload, baselines: Sequence[str], product: Worker, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    names = [OURS, *baselines]
+    total = len(names) + arguments.rounds * len(PHASES) * (1 + len(names))
+    with ExitStack() as stack:
+        bar = stack.enter_context(tqdm(total=total, desc=workload.title, unit="turn"))
+        workers = {}
+        for name in names:
+            bar.set_postfix_str(f"{name}: start and warm-up")
+            python = arguments.torch_python if name == "pytorch" else sys.executable
+            workers[name] = stack.enter_context(Worker(name, workload.name, python=python))
+            bar.update()
+        seconds = {phase: {name: [] for name in names} for phase in PHASES}
+        products = {phase: [] for phase in PHASES}
+
+        def turn(worker: Worker, label: str, phase: str, into: list[float]) -> None:
+            bar.set_postfix_str(f"{label}: {phase}")
+            into.append(worker.seconds(phase, arguments.seconds))
+            bar.update()
+
+        # One computes at a time. In turn, so that a machine that is slower for a while is so for
+        # all of them.
+        for _ in range(arguments.rounds):
+            for phase in PHASES:
+                turn(product, MATRIX_PRODUCT, phase, products[phase])
+                for name, worker in workers.items():
+                    turn(worker, name, phase, seconds[phase][name])
+        bar.set_postfix_str("done")
+    ours = workers[OURS].start["logits"]
+    return {
+        "name": workload.name,
+        "title": workload.title,
+        "config": workload.config.to_dict(),
+        "eval_tasks_per_call": workload.eval_tasks,
+        "workers": {
+            name: {
+                "threads": worker.start["threads"],
+                "peak_megabytes": worker.peak_megabytes,
+                **_agreement(ours, worker.start["logits"]),
+            }
+            for name, worker in workers.items()
+        },
+        **{
+            phase: phase_summary(seconds[phase], workload.flop[phase], products[phase])
+            for phase in PHASES
+        },
+    }
+
+
+def _agreement(ours: Any, theirs: Any) -> dict[str, Any]:
+    pairs = zip(_flat(ours), _flat(theirs), strict=True)
+    difference = max(abs(a - b) for a, b in pairs)
+    return {"logits_difference": difference, "agrees": difference < _LOGITS_TOLERANCE}
+
+
+def _flat(nested: Any) -> list[float]:
+    if isinstance(nested, list):
+        return [value for item in nested for value in _flat(item)]
+    return [nested]
+
+
+def _jobs(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Start-up of the real job, and the memory of one that has trained and evaluated."""
+    dataset, more = "glyphs", []
+    if arguments.data_dir is not None:
+        dataset, more = "omniglot", ["--data_dir", str(arguments.data_dir)]
+    jobs = []
+    wanted = ((1, 1), (arguments.job_iterations, 100))
+    for iterations, samples in tqdm(wanted, desc="Whole jobs", unit="job"):
+        with tempfile.TemporaryDirectory() as directory:
+            checkpoint = Path(directory) / "checkpoint"
+            flags = ["--dataset", dataset, *more, "--shots", "1", "--transductive"]
+            flags += ["--meta_iters", str(iterations), "--eval_samples", str(samples)]
+            measured = run_job(
+                ["run_omniglot.py", *flags, "--checkpoint", str(checkpoint), "--noprogress"],
+                checkpoint / "curve.csv",
+            )
+        title = f"run_omniglot.py {' '.join(flags)}"
+        jobs.append({"title": title, "meta_iters": iterations, **measured})
+    return jobs
+
+
+def _available(arguments: argparse.Namespace) -> list[str]:
+    """The baselines asked for; by default all that can run here."""
+    chosen = BASELINES if arguments.baselines is None else arguments.baselines
+    if "pytorch" not in chosen or _has_torch(arguments.torch_python):
+        return [*chosen]
+    if arguments.baselines is not None:
+        raise BenchmarkError(
+            f"--baselines: pytorch needs an interpreter with PyTorch, and {arguments.torch_python} "
+            "has none; give one with --torch_python"
+        )
+    print("benchmarks: without pytorch (no PyTorch here; see --torch_python)", file=sys.stderr)
+    return [name for name in chosen if name != "pytorch"]
+
+
+def _has_torch(python: str) -> bool:
+    code = "import importlib.util as u, sys; sys.exit(u.find_spec('torch') is None)"
+    try:
+        return subprocess.run([python, "-c", code], check=False).returncode == 0
+    except OSError as error:
+        raise BenchmarkError(f"--torch_python: cannot run {python}: {error.strerror}") from error
+
+
+def _require_writable(path: Path) -> None:
+    """Find out before minutes of measuring."""
+    try:
+        path.open("a").close()
+    except OSError as error:
+        raise BenchmarkError(f"--json: cannot write {path}: {error.strerror}") from error
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m benchmarks.run",
+        description="Times training and evaluation of the package and of plain programs of the "
+        "same algorithm, in turn, and prints a table of medians.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add(
+        "--rows",
+        type=_names(WORKLOADS),
+        default=[*WORKLOADS],
+        metavar="NAME,...",
+        help=f"what to time, of {', '.join(WORKLOADS)} (default: all)",
+    )
+    add(
+        "--baselines",
+        type=_names(BASELINES, none=True),
+        metavar="NAME,...",
+        help=f"what to compare with, of {', '.join(BASELINES)}, or none (default: all that can "
+        "run here)",
+    )
+    add(
+        "--rounds",
+        type=_at_least(int, 1),
+        default=7,
+        help="times that each has its turn; medians are over the rounds (default: %(default)s)",
+    )
+    add(
+        "--seconds",
+        type=_at_least(float, 0),
+        default=1.0,
+        help="least length of a turn, in seconds (default: %(default)s)",
+    )
+    add(
+        "--torch_python",
+        "--torch-python",
+        default=sys.executable,
+        metavar="PATH",
+        help="interpreter that has PyTorch and NumPy (default: this one)",
+    )
+    add(
+        "--only",
+        type=_names(PARTS),
+        default=[*PARTS],
+        metavar="PART",
+        help="speed: the tables of times; jobs: start-up time and peak memory of "
+        "run_omniglot.py as a whole (default: both)",
+    )
+    add(
+        "--job_iterations",
+        "--job-iterations",
+        type=_at_least(int, 1),
+        default=300,
+        metavar="N",
+        help="meta-iterations of the job whose memory is measured (default: %(default)s)",
+    )
+    add(
+        "--data_dir",
+        "--data-dir",
+        type=Path,
+        metavar="DIR",
+        help="where Omniglot is prepared, for the whole jobs (default: use the glyphs)",
+    )
+    add("--json", type=Path, metavar="FILE", help="write everything measured here as well")
+    return parser
+
+
+def _names(known: Sequence[str], *, none: bool = False) -> Callable[[str], list[str]]:
+    def parse(text: str) -> list[str]:
+        if none and text == "none":
+            return []
+        names = list(dict.fromkeys(name.strip() for name in text.split(",")))
+        for name in names:
+            if name not in known:
+                raise argparse.ArgumentTypeError(
+                    f"must be of {', '.join(known)}. Received: {name!r}"
+                )
+        return names
+
+    return parse
+
+
+def _at_least(kind: type, low: float) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value < math.inf:
+            word = "an integer" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"must be {word}, at least {low}. Received: {text!r}")
+        return value
+
+    return parse
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,243 @@
+"""The shape of the package: who imports whom, what is public, what is documented."""
+
+import ast
+import importlib.metadata
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from absl import flags as absl_flags
+
+import supervised_reptile
+from supervised_reptile.flags import define_flags, parse_flags
+
+PACKAGE = Path(supervised_reptile.__file__).parent
+# Each module imports only from those before it. A new module finds its place here.
+LAYERS = [
+    "errors",
+    "quiet",
+    "paper",
+    "config",
+    "flags",
+    "datasets.few_shot",
+    "datasets",  # and every datasets.* but few_shot
+    "tasks",
+    "models",
+    "state",
+    "inner_loop",
+    "learners",
+    "evaluation",
+    "training",
+    "results",
+    "run",
+]
+MAY_IMPORT = {"flags": {"errors", "paper", "config"}, "datasets": {"errors", "datasets.few_shot"}}
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+TREES = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
+
+
+def layer_of(module):
+    if module.startswith("datasets.") and module != "datasets.few_shot":
+        return "datasets"
+    return module
+
+
+def imports_of(module):
+    """Modules of the package that a module imports, anywhere in it; and names of others."""
+    ours, others = set(), set()
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: imports are absolute"
+            full = [f"{node.module}.{alias.name}" for alias in node.names]
+            inside = f"{node.module}.".startswith("supervised_reptile.")
+            # `from package import name`: the name may be a module or something in the package.
+            names = [
+                f if not inside or f.partition(".")[2] in MODULES else node.module for f in full
+            ]
+        else:
+            continue
+        for name in names:
+            package, _, rest = name.partition(".")
+            if package == "supervised_reptile":
+                ours.add(rest or "__init__")
+            else:
+                others.add(name)
+    return ours, others
+
+
+INSIDE = sorted(set(MODULES) - {"__init__"})
+
+
+@pytest.mark.parametrize("module", INSIDE)
+def test_each_module_imports_only_from_those_before_it(module):
+    layer = layer_of(module)
+    assert layer in LAYERS, f"give {module} its place in LAYERS"
+    allowed = MAY_IMPORT.get(layer, set(LAYERS[: LAYERS.index(layer)]))
+    for imported in imports_of(module)[0]:
+        if layer_of(imported) != layer:
+            assert layer_of(imported) in allowed, f"{module} imports {imported}"
+        else:
+            assert layer == "datasets", f"{module} imports {imported}"
+
+
+def test_nothing_imports_in_a_circle():
+    seen, path = set(), []
+
+    def visit(module):
+        assert module not in path, f"circle: {[*path, module]}"
+        if module in seen:
+            return
+        path.append(module)
+        for imported in imports_of(module)[0]:
+            visit(imported)
+        seen.add(path.pop())
+
+    for module in INSIDE:
+        visit(module)
+
+
+def test_only_the_flags_module_knows_of_flags():
+    for module, tree in TREES.items():
+        if module == "flags":
+            continue
+        _, others = imports_of(module)
+        assert not any(name.startswith("absl") for name in others), module
+        names = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
+        names |= {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
+        assert "FLAGS" not in names, module
+
+
+@pytest.mark.parametrize("module", ["errors", "quiet", "paper", "config", "flags"])
+def test_the_configuration_waits_for_no_large_library(module):
+    allowed = {"absl"} if module == "flags" else set()
+    for name in imports_of(module)[1]:
+        top = name.partition(".")[0]
+        assert top in sys.stdlib_module_names or top in allowed, f"{module} imports {name}"
+
+
+def public_definitions(tree):
+    """Public functions, classes and methods of a module."""
+    for node in tree.body:
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef) or node.name.startswith("_"):
+            continue
+        yield node.name, node
+        if isinstance(node, ast.ClassDef):
+            for method in node.body:
+                if isinstance(method, ast.FunctionDef) and not method.name.startswith("_"):
+                    yield f"{node.name}.{method.name}", method
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_everything_public_has_a_docstring(module):
+    assert ast.get_docstring(TREES[module]), f"{module} has none"
+    for name, node in public_definitions(TREES[module]):
+        assert ast.get_docstring(node), f"{module}.{name} has none"
+
+
+@pytest.mark.parametrize("module", INSIDE)
+def test_public_functions_say_what_they_take(module):
+    """Every parameter of a public function has a type; methods that override inherit theirs."""
+    for name, node in public_definitions(TREES[module]):
+        if not isinstance(node, ast.FunctionDef) or "." in name:
+            continue
+        for argument in (*node.args.args, *node.args.kwonlyargs):
+            assert argument.annotation, f"{module}.{name}: {argument.arg}"
+        assert node.returns, f"{module}.{name}: what it returns"
+
+
+# The flags of the authors' program, and one command line that uses them all.
+ORIGINAL_FLAGS = """
+    --pretrained --seed=1 --checkpoint=c --classes=5 --shots=1 --train-shots=10 --inner-batch=5
+    --inner-iters=20 --replacement --learning-rate=0.001 --meta-step=0.1 --meta-step-final=0.1
+    --meta-batch=1 --meta-iters=400000 --eval-batch=5 --eval-iters=50 --eval-samples=10000
+    --eval-interval=10 --weight-decay=1 --transductive --foml --foml-tail=5 --sgd
+"""
+
+
+@pytest.mark.parametrize("data", [("omniglot", "glyphs"), ("miniimagenet",)])
+def test_every_flag_of_the_original_is_there_with_help(data):
+    values = absl_flags.FlagValues()
+    define_flags(data, flag_values=values)
+    words = shlex.split(ORIGINAL_FLAGS)
+    parse_flags(["run.py", *words], values)
+    assert len(words) == 23
+    for word in words:
+        name = word.removeprefix("--").partition("=")[0].replace("-", "_")
+        assert values[name].present
+        assert len(values[name].help.split()) >= 3, name
+
+
+# ----------------------------------------------------------------------- the package itself
+
+PUBLIC = [
+    *("Config", "paper_config", "FewShotDataset", "load_dataset"),
+    *("omniglot_model", "miniimagenet_model", "Reptile", "FOMAML", "learner_from_config"),
+    *("evaluate", "Trainer", "run", "__version__"),
+]
+
+
+def test_public_names():
+    assert sorted(supervised_reptile.__all__) == sorted(PUBLIC)
+    assert set(PUBLIC) <= set(dir(supervised_reptile))
+    for name in PUBLIC:
+        value = getattr(supervised_reptile, name)
+        assert value is getattr(supervised_reptile, name)
+        if name == "__version__":
+            assert value == importlib.metadata.version("supervised-reptile")
+        else:
+            home = importlib.import_module(value.__module__)
+            assert value is getattr(home, name)
+            assert value.__doc__
+    with pytest.raises(AttributeError, match=r"^module 'supervised_reptile' has no attribute 'a'$"):
+        supervised_reptile.a  # noqa: B018
+    with pytest.raises(ImportError):
+        from supervised_reptile import nothing  # noqa: F401
+
+
+def test_a_checkout_that_is_not_installed_has_a_version_too(monkeypatch):
+    def not_installed(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.delitem(vars(supervised_reptile), "__version__", raising=False)
+    monkeypatch.setattr(importlib.metadata, "version", not_installed)
+    assert supervised_reptile.__version__ == "unknown"
+
+
+def fresh_process(code):
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.split()
+
+
+def test_the_package_and_its_configuration_do_not_wait_for_tensorflow():
+    heavy = "[m for m in ('tensorflow', 'keras', 'tensorflow_datasets') if m in sys.modules]"
+    code = f"""
+import sys
+import supervised_reptile as sr
+import supervised_reptile.config
+assert not sr.paper_config("omniglot").meta.foml_tail
+assert sr.__version__ and set(sr.__all__) <= set(dir(sr)) and not {heavy}, {heavy}
+sr.load_dataset
+assert "tensorflow" not in sys.modules
+print("light")
+"""
+    assert fresh_process(code) == ["light"]
+
+
+def test_the_function_run_is_not_hidden_by_its_module():
+    code = """
+import supervised_reptile.run
+assert callable(supervised_reptile.run), supervised_reptile.run
+from supervised_reptile import run
+from supervised_reptile.run import run as same
+assert run is same is supervised_reptile.run
+print("function")
+"""
+    assert fresh_process(code) == ["function"]

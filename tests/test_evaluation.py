@@ -1,0 +1,167 @@
+"""Accuracy: by hand, against statistics known in closed form, and with learners of known skill."""
+
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from helpers import dense_model, tiny_config, vector_dataset
+from scipy import stats
+
+from supervised_reptile.evaluation import Accuracy, evaluate, task_accuracies
+from supervised_reptile.learners import learner_from_config
+
+
+def test_task_accuracies_by_hand():
+    logits = np.array(
+        [
+            [[5, 9, 0], [4, 8, 1], [3, 7, 2]],  # says 1, 1, 1: one of three is right
+            [[1, 0, 0], [0, 1, 0], [0, 0, 1]],  # says 0, 1, 2: all right
+            [[0, 0, 1], [1, 0, 0], [0, 1, 0]],  # says 2, 0, 1: none right
+        ],
+        np.float32,
+    )
+    np.testing.assert_allclose(task_accuracies(logits), [1 / 3, 1, 0])
+    # The trap: over the other axis the first task would have two of three right.
+    over_queries = (np.argmax(logits, axis=1) == np.arange(3)).mean(axis=-1)
+    np.testing.assert_allclose(over_queries, [2 / 3, 1, 0])
+
+
+def test_accuracy_by_hand():
+    accuracy = Accuracy.of(np.array([1.0, 0.5, 0.0, 0.5]))
+    # Variance (¼ + 0 + ¼ + 0)/3 = 1/6; 1.959964 · √(1/6) / √4.
+    assert accuracy.mean == 0.5
+    assert accuracy.interval95 == pytest.approx(0.4000761, abs=1e-6)
+    assert accuracy.tasks == 4
+    assert str(accuracy) == "50.00 % ± 40.01 (4 tasks)"
+
+
+def test_interval_is_the_normal_one_of_the_standard_error():
+    accuracies = np.random.default_rng(0).binomial(5, 0.7, 200) / 5
+    ours = Accuracy.of(accuracies)
+    low, high = stats.norm.interval(0.95, np.mean(accuracies), stats.sem(accuracies))
+    assert ours.mean - ours.interval95 == pytest.approx(low, abs=1e-6)
+    assert ours.mean + ours.interval95 == pytest.approx(high, abs=1e-6)
+
+
+def test_interval_covers_the_truth_95_times_in_100():
+    rng, repeats = np.random.default_rng(1), 2000
+    found = [Accuracy.of(rng.binomial(5, 0.7, 400) / 5) for _ in range(repeats)]
+    covered = np.mean([abs(a.mean - 0.7) <= a.interval95 for a in found])
+    assert abs(covered - 0.95) < 6 * math.sqrt(0.95 * 0.05 / repeats)
+
+
+def test_one_task_has_no_interval():
+    accuracy = Accuracy.of(np.array([0.6]))
+    assert (accuracy.mean, accuracy.tasks) == (0.6, 1)
+    assert math.isnan(accuracy.interval95)
+
+
+class Stub:
+    """A learner whose logits are a function of the task's queries, and who keeps what it saw."""
+
+    def __init__(self, logits):
+        self._logits = logits
+        self.tasks, self.sizes, self.transductive = [], [], set()
+
+    def predict_tasks(self, examples, tasks, *, transductive):
+        self.tasks += [tuple(row) for row in np.hstack([tasks.support, tasks.queries]).tolist()]
+        self.sizes.append(len(tasks.queries))
+        self.transductive.add(transductive)
+        return np.stack([self._logits(queries) for queries in tasks.queries])
+
+
+def perfect(queries):
+    return np.eye(len(queries))
+
+
+def constant(queries):
+    return np.tile([0.1, 0.7, 0.2], (len(queries), 1))
+
+
+def chance(queries):
+    """Random, but always the same for the same task."""
+    return np.random.default_rng(queries.tolist()).random((len(queries), len(queries)))
+
+
+def evaluated(learner, split="test", tasks_per_call=4, **overrides):
+    dataset = vector_dataset(size=1)
+    return evaluate(
+        learner,
+        tf.constant(dataset.images),
+        dataset,
+        split,
+        tiny_config(**overrides),
+        tasks_per_call=tasks_per_call,
+        progress=False,
+    )
+
+
+def test_a_perfect_learner_has_100_percent():
+    accuracy = evaluated(Stub(perfect), eval_samples=7)
+    assert accuracy == Accuracy(1.0, 0.0, 7)
+
+
+def test_a_learner_that_always_gives_one_label_has_exactly_1_in_n():
+    accuracy = evaluated(Stub(constant), eval_samples=7)
+    assert accuracy.mean == pytest.approx(1 / 3, abs=1e-15)
+    assert accuracy.interval95 == pytest.approx(0, abs=1e-15)
+
+
+def test_a_random_learner_has_about_1_in_n():
+    accuracy = evaluated(Stub(chance), tasks_per_call=500, eval_samples=2000)
+    spread = math.sqrt((1 / 3) * (2 / 3) / 3)  # of a task: 3 predictions, right 1 time in 3
+    assert abs(accuracy.mean - 1 / 3) < 6 * spread / math.sqrt(2000)
+    assert accuracy.interval95 == pytest.approx(1.96 * spread / math.sqrt(2000), rel=0.1)
+
+
+@pytest.mark.parametrize("tasks_per_call", [1, 3, 7, 100])
+def test_tasks_per_call_does_not_matter(tasks_per_call):
+    learner, reference = Stub(chance), Stub(chance)
+    accuracy = evaluated(learner, tasks_per_call=tasks_per_call, eval_samples=7)
+    assert accuracy == evaluated(reference, tasks_per_call=4, eval_samples=7)
+    assert learner.tasks == reference.tasks
+    # Exactly so many tasks, all of them different, in calls of that size but for the last.
+    assert sum(learner.sizes) == len(set(learner.tasks)) == accuracy.tasks == 7
+    assert set(learner.sizes[:-1]) <= {tasks_per_call}
+
+
+def test_tasks_are_those_of_the_seed_and_the_split():
+    def tasks(**overrides):
+        learner = Stub(chance)
+        evaluated(learner, **overrides)
+        return learner.tasks
+
+    base = tasks(seed=3)
+    assert tasks(seed=3) == base
+    assert set(tasks(seed=4)).isdisjoint(base)
+    # Classes 0–7 train and 8–11 test, of 8 images each.
+    assert min(map(min, base)) >= 8 * 8
+    assert max(map(max, tasks(seed=3, split="train"))) < 8 * 8
+    # Fewer samples are the first ones, so that a short evaluation is part of the long one.
+    assert tasks(seed=3, eval_samples=2) == base[:2]
+
+
+@pytest.mark.parametrize("transductive", [True, False])
+def test_the_mode_reaches_the_learner(transductive):
+    learner = Stub(perfect)
+    evaluated(learner, transductive=transductive)
+    assert learner.transductive == {transductive}
+
+
+def test_a_real_learner_gives_the_same_accuracy_in_any_grouping_and_again():
+    config = tiny_config(eval_samples=11, learning_rate=0.05)
+    dataset = vector_dataset()
+    examples = tf.constant(dataset.images)
+    learner = learner_from_config(config, dense_model())
+    found = [
+        evaluate(learner, examples, dataset, "train", config, tasks_per_call=size, progress=False)
+        for size in (11, 4, 11)
+    ]
+    assert found[0] == found[1] == found[2]
+    assert 0 < found[0].mean < 1
+
+
+def test_the_progress_bar_can_be_off(capsys):
+    evaluated(Stub(perfect))
+    assert capsys.readouterr() == ("", "")

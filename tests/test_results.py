@@ -1,0 +1,92 @@
+"""The record of a run: complete, readable by any JSON parser, and made on any machine."""
+
+import importlib.metadata
+import json
+import math
+import platform
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from helpers import tiny_config
+
+from supervised_reptile import results
+from supervised_reptile.config import Config
+from supervised_reptile.evaluation import Accuracy
+from supervised_reptile.results import environment, write_record
+
+
+def strict_json(text):
+    """What a parser makes of it that has no NaN, such as a browser's."""
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+@pytest.fixture
+def record(tmp_path):
+    def write(accuracies, **more):
+        path = tmp_path / "results.json"
+        values = {"iterations": 7, "training_seconds": 1.26, "evaluation_seconds": 0.5}
+        write_record(path, tiny_config(seed=3), accuracies, **(values | more))
+        return strict_json(path.read_text())
+
+    return write
+
+
+def test_a_record_holds_accuracies_configuration_and_times(record):
+    accuracies = {"train": Accuracy(0.75, 0.02, 100), "test": Accuracy(0.5, 0.03, 100)}
+    written = record(accuracies)
+    assert written["accuracy"] == {
+        "train": {"mean": 0.75, "interval95": 0.02, "tasks": 100},
+        "test": {"mean": 0.5, "interval95": 0.03, "tasks": 100},
+    }
+    assert Config.from_dict(written["config"]) == tiny_config(seed=3)
+    assert (written["iterations"], written["training_seconds"]) == (7, 1.3)
+    assert written["evaluation_seconds"] == 0.5
+    assert "trained_with" not in written
+
+
+def test_a_record_of_another_training_names_it(record):
+    written = record({"test": Accuracy(0.5, 0.1, 10)}, trained_with=tiny_config(shots=5))
+    assert Config.from_dict(written["trained_with"]) == tiny_config(shots=5)
+    assert Config.from_dict(written["config"]).task.shots == 2
+
+
+def test_the_interval_of_a_single_task_is_null(record):
+    single = Accuracy.of(np.array([0.4]))
+    assert math.isnan(single.interval95)
+    accuracy = record({"test": single})["accuracy"]["test"]
+    assert accuracy == {"mean": 0.4, "interval95": None, "tasks": 1}
+
+
+def test_the_environment_says_what_ran():
+    found = environment()
+    assert strict_json(json.dumps(found)) == found
+    assert found["python"] == platform.python_version()
+    assert found["versions"]["keras"] == keras.__version__
+    assert tf.__version__ in (
+        found["versions"].get("tensorflow"),
+        found["versions"].get("tensorflow-cpu"),
+    )
+    assert found["versions"]["numpy"] == np.__version__
+    assert found["cores"] >= 1
+    assert found["processor"]
+
+
+def test_a_checkout_that_is_not_installed_gets_its_record_too(monkeypatch, record):
+    # The record is written after hours of training: nothing here may fail then.
+    def not_installed(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    def no_git(*args, **kwargs):
+        raise FileNotFoundError("git")
+
+    monkeypatch.setattr(importlib.metadata, "version", not_installed)
+    monkeypatch.setattr(results.subprocess, "run", no_git)
+    written = record({"test": Accuracy(0.5, 0.1, 10)})
+    assert written["environment"]["versions"] == {}
+    assert written["environment"]["commit"] is None
