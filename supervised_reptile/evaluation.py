@@ -74,12 +74,8 @@ def evaluate(
     with tqdm(total=total, desc=f"{split} tasks", unit="task", disable=not progress) as bar:
         for first in range(0, total, tasks_per_call):
             positions = range(first, min(first + tasks_per_call, total))
-            tasks = evaluation_tasks(
-                config.seed, "evaluation", dataset, split, config, positions
-            )
-            logits = learner.predict_tasks(
-                examples, tasks, transductive=config.eval.transductive
-            )
+            tasks = evaluation_tasks(config.seed, "evaluation", dataset, split, config, positions)
+            logits = learner.predict_tasks(examples, tasks, transductive=config.eval.transductive)
             accuracies.extend(task_accuracies(logits))
             bar.update(len(positions))
             bar.set_postfix_str(f"accuracy {100 * np.mean(accuracies):.2f} %", refresh=False)

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from supervised_reptile.config import Config
 from supervised_reptile.inner_loop import InnerLoop
+from supervised_reptile.paper import ORIGINAL_DEFAULTS
 from supervised_reptile.state import FastWeights
 from supervised_reptile.tasks import EvaluationTasks, TrainingTasks
 
@@ -85,9 +86,7 @@ class MetaLearner:
         self._meta_iteration = tf.function(self._meta_iteration, reduce_retracing=True)
         self._evaluate_tasks = tf.function(self._evaluate_tasks, reduce_retracing=True)
 
-    def direction(
-        self, start: tf.Tensor, before_last: tf.Tensor, after: tf.Tensor
-    ) -> tf.Tensor:
+    def direction(self, start: tf.Tensor, before_last: tf.Tensor, after: tf.Tensor) -> tf.Tensor:
         """The direction d a task contributes to the outer update.
 
         Args:
@@ -97,9 +96,7 @@ class MetaLearner:
         """
         raise NotImplementedError
 
-    def train_step(
-        self, examples: tf.Tensor, tasks: TrainingTasks, meta_step: float
-    ) -> tf.Tensor:
+    def train_step(self, examples: tf.Tensor, tasks: TrainingTasks, meta_step: float) -> tf.Tensor:
         """One meta-iteration, in one call of a compiled function.
 
         Args:
@@ -193,9 +190,7 @@ class MetaLearner:
                 inner.run(examples, steps[0][i], steps[1][i])
                 return self._predict(inner, examples, support[i], queries[i], transductive)
 
-            return tf.map_fn(
-                one_task, mine, fn_output_signature=tf.float32, parallel_iterations=1
-            )
+            return tf.map_fn(one_task, mine, fn_output_signature=tf.float32, parallel_iterations=1)
 
         # Tasks are independent and every lane has its own variables, so TensorFlow runs the
         # lanes side by side.
@@ -248,7 +243,8 @@ def paper_adam(learning_rate: float = 0.001) -> keras.optimizers.Adam:
 
     Keras' own default ε is 1e-7.
     """
-    return keras.optimizers.Adam(learning_rate, beta_1=0.0, beta_2=0.999, epsilon=1e-8)
+    constants = {name: ORIGINAL_DEFAULTS[name] for name in ("beta_1", "beta_2", "epsilon")}
+    return keras.optimizers.Adam(learning_rate, **constants)
 
 
 def learner_from_config(
@@ -264,8 +260,9 @@ def learner_from_config(
         lanes: How many evaluation tasks run side by side.
     """
     inner, outer = config.inner, config.meta.outer_optimizer
+    adam = {"beta_1": inner.beta_1, "beta_2": inner.beta_2, "epsilon": inner.epsilon}
     constants = {
-        "adam": {"beta_1": inner.beta_1, "beta_2": inner.beta_2, "epsilon": inner.epsilon},
+        **dict.fromkeys(("adam", "adamw", "adamax", "nadam"), adam),
         "rmsprop": {"rho": inner.rho, "momentum": inner.momentum, "epsilon": inner.epsilon},
         "sgd": {"momentum": inner.momentum},
     }.get(inner.inner_optimizer, {})

@@ -48,8 +48,8 @@ def test_reaches_the_accuracy_of_a_faithful_program(trained):
 
 
 def test_one_training_serves_other_evaluations(trained):
-    arguments = "--shots 5 --meta-iters 500 --eval-samples 50 --pretrained --noprogress".split()
-    run([sys.executable, PROJECT / "run_omniglot.py", *arguments], trained)
+    flags = ["--shots=5", "--meta-iters=500", "--eval-samples=50", "--pretrained", "--noprogress"]
+    run([sys.executable, PROJECT / "run_omniglot.py", *flags], trained)
     path = trained / "model_checkpoint" / "results-5shot-5way-non-transductive.json"
     accuracy = json.loads(path.read_text())["accuracy"]["test"]["mean"]
     assert accuracy > 0.75  # five examples tell more than one

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
-from supervised_reptile.errors import DatasetError, DatasetNotFoundError
 from supervised_reptile.datasets.few_shot import FewShotDataset
+from supervised_reptile.errors import DatasetError, DatasetNotFoundError
 
 __all__ = ["DATASETS", "DatasetError", "DatasetNotFoundError", "FewShotDataset", "load_dataset"]
 

@@ -21,7 +21,6 @@ from PIL import Image
 from tensorflow_datasets.core.download import download_manager, downloader
 
 from supervised_reptile.datasets.characters import build_character_dataset
-from supervised_reptile.errors import DatasetError, DatasetNotFoundError
 from supervised_reptile.datasets.few_shot import FewShotDataset
 from supervised_reptile.datasets.omniglot_contents import (
     ARCHIVES,
@@ -32,6 +31,7 @@ from supervised_reptile.datasets.omniglot_contents import (
     tree_files,
     zip_files,
 )
+from supervised_reptile.errors import DatasetError, DatasetNotFoundError
 
 OFFICIAL_URL = "https://github.com/brendenlake/omniglot/raw/master/python"
 RAW_SIZE = (105, 105)
