@@ -34,7 +34,8 @@ class Contestant(abc.ABC):
     """
 
     @abc.abstractmethod
-    def __init__(self, workload: Workload, images: np.ndarray, pixel_scale: float) -> None: ...
+    def __init__(self, workload: Workload, images: np.ndarray, pixel_scale: float) -> None:
+        pass
 
     @staticmethod
     def set_threads(workload: Workload) -> None:
@@ -113,6 +114,14 @@ class PlainLoop(Contestant):
     and how they export and import their state.
     """
 
+    def __init__(self, workload: Workload, images: np.ndarray, pixel_scale: float) -> None:
+        del workload
+        self._images, self._pixel_scale = images, np.float32(pixel_scale)
+
+    def pixels(self, rows: np.ndarray) -> np.ndarray:
+        """The images ``rows`` as the network sees them, float32."""
+        return self._images[rows] * self._pixel_scale
+
     @abc.abstractmethod
     def step(self, rows: np.ndarray, labels: np.ndarray) -> None:
         """Take one inner step on the images ``rows``, int32 [batch]."""
@@ -157,7 +166,7 @@ class KerasEager(PlainLoop):
     """Stock Keras layers, loss and optimizer with a ``GradientTape``, run eagerly."""
 
     def __init__(self, workload: Workload, images: np.ndarray, pixel_scale: float) -> None:
-        self._images = images.astype(np.float32) * np.float32(pixel_scale)
+        super().__init__(workload, images, pixel_scale)
         self._model = _stock_model(workload)
         inner = workload.config.inner
         self._optimizer = keras.optimizers.Adam(
@@ -177,11 +186,11 @@ class KerasEager(PlainLoop):
 
     def step(self, rows, labels):
         """See base class."""
-        self._train_on(tf.constant(self._images[rows]), tf.constant(labels))
+        self._train_on(tf.constant(self.pixels(rows)), tf.constant(labels))
 
     def predict(self, rows):
         """See base class."""
-        return self._logits(tf.constant(self._images[rows])).numpy()
+        return self._logits(tf.constant(self.pixels(rows))).numpy()
 
     def export_state(self):
         """See base class."""
@@ -218,20 +227,20 @@ class TF1Style(PlainLoop):
     """A graph and a session, as programs of 2018 were built: one ``session.run`` a step."""
 
     def __init__(self, workload: Workload, images: np.ndarray, pixel_scale: float) -> None:
-        self._pixels = images.astype(np.float32) * np.float32(pixel_scale)
+        super().__init__(workload, images, pixel_scale)
         network, inner, v1 = workload.network, workload.config.inner, tf.compat.v1
         with tf.Graph().as_default() as graph:
-            self._images = v1.placeholder(tf.float32, [None, *network.image])
-            self._labels = v1.placeholder(tf.int32, [None])
+            self._fed_images = v1.placeholder(tf.float32, [None, *network.image])
+            self._fed_labels = v1.placeholder(tf.int32, [None])
             variables = [
                 v1.get_variable(
                     f"weight{number}", shape, tf.float32, v1.zeros_initializer(), use_resource=False
                 )
                 for number, shape in enumerate(network.weight_shapes)
             ]
-            self._logits = _tf1_network(self._images, variables, workload)
+            self._logits = _tf1_network(self._fed_images, variables, workload)
             losses = v1.nn.sparse_softmax_cross_entropy_with_logits(
-                labels=self._labels, logits=self._logits
+                labels=self._fed_labels, logits=self._logits
             )
             # The gradient of a vector of losses is the gradient of their sum.
             self._minimize = v1.train.AdamOptimizer(
@@ -253,12 +262,12 @@ class TF1Style(PlainLoop):
 
     def step(self, rows, labels):
         """See base class."""
-        feed = {self._images: self._pixels[rows], self._labels: labels}
+        feed = {self._fed_images: self.pixels(rows), self._fed_labels: labels}
         self._session.run(self._minimize, feed_dict=feed)
 
     def predict(self, rows):
         """See base class."""
-        return self._session.run(self._logits, feed_dict={self._images: self._pixels[rows]})
+        return self._session.run(self._logits, feed_dict={self._fed_images: self.pixels(rows)})
 
     def export_state(self):
         """See base class."""

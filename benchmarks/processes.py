@@ -38,7 +38,7 @@ class Worker:
 
     def __init__(self, *arguments: str, python: str = sys.executable) -> None:
         self._name = " ".join(arguments)
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `close`)
         self._process = subprocess.Popen(
             [python, "-m", "benchmarks.worker", *arguments],
             stdin=subprocess.PIPE,

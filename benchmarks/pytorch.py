@@ -58,7 +58,7 @@ class PyTorch:
         self._feature_shape = network.feature_shape
         if self._flipped:
             images = np.ascontiguousarray(images[:, ::-1, ::-1])
-        self._images = torch.from_numpy(images.astype(np.float32) * np.float32(pixel_scale))
+        self._images, self._pixel_scale = torch.from_numpy(images), pixel_scale
         self._model = _Network(network).to(memory_format=torch.channels_last)
         self._optimizer = torch.optim.Adam(
             self._model.parameters(),
@@ -136,7 +136,8 @@ class PyTorch:
 
     def _batch(self, rows: np.ndarray) -> torch.Tensor:
         """Images in channels-last memory, float32 [batch, channels, height, width]."""
-        return self._images[torch.from_numpy(rows).long()].permute(0, 3, 1, 2)
+        pixels = self._images[torch.from_numpy(rows).long()].float() * self._pixel_scale
+        return pixels.permute(0, 3, 1, 2)
 
     def _parameters(self) -> list[nn.Parameter]:
         """In the order of Keras."""

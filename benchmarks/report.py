@@ -116,17 +116,19 @@ def _phase_lines(row: Mapping[str, Any], phase: str) -> Iterable[list[str]]:
 
 def _notes(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [
-        f"The floor is the work at the rate of a {MATRIX_SIZE}×{MATRIX_SIZE} float32 matrix product "
-        "on all cores, measured in the same rounds. Threads are TensorFlow's intra-op/inter-op.",
+        f"The floor is the work at the rate of a {MATRIX_SIZE}×{MATRIX_SIZE} float32 matrix "
+        "product on all cores, measured in the same rounds. Threads are TensorFlow's "
+        "intra-op/inter-op.",
     ]
     for row in rows:
         memory = (f"{name} {w['peak_megabytes']:.0f} MB" for name, w in row["workers"].items())
         lines.append(f"Peak memory, {row['title']}: {', '.join(memory)}.")
         for name, worker in row["workers"].items():
             if not worker["agrees"]:
+                apart = ", ".join(f"{part} {d:.2g}" for part, d in worker["difference"].items())
                 lines.append(
-                    f"WARNING: {name} does not compute what ours computes in {row['title']} "
-                    f"(logits differ by {worker['logits_difference']:.2g})."
+                    f"WARNING: {name} does not compute what ours computes in {row['title']}: "
+                    f"relative differences {apart}."
                 )
     return "\n".join(f"- {line}" for line in lines)
 

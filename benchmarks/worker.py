@@ -6,6 +6,8 @@ What libraries print goes to stderr.
 
 from __future__ import annotations
 
+import dataclasses
+import gc
 import importlib
 import json
 import os
@@ -17,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.workloads import WORKLOADS, Workload
+from benchmarks.workloads import BLOCKS, WORKLOADS, Workload
+from supervised_reptile.datasets.few_shot import FewShotDataset
 
 MATRIX_PRODUCT = "matrix-product"
 MATRIX_SIZE = 2048
@@ -30,8 +33,6 @@ CONTESTANTS = {
     "pytorch": "pytorch:PyTorch",
 }
 """Name of a contestant -> module:class."""
-
-_FINGERPRINT_STEPS = 5
 
 
 def main() -> None:
@@ -52,9 +53,9 @@ def _serve(contestant: str, workload_name: str) -> Iterator[dict[str, Any]]:
     kind = getattr(importlib.import_module(f"benchmarks.{module}"), name)
     kind.set_threads(workload)
     dataset = workload.dataset()
+    prints = fingerprint(kind, workload, dataset)
+    gc.collect()  # that contestant's memory is not the other's
     runner = kind(workload, dataset.images, dataset.pixel_scale)
-    # The first calls trace and compile; they are not timed.
-    logits = fingerprint(runner, workload)
     tasks_per_call = workload.eval_tasks if contestant == OURS else 1
     position = {"train": 1, "evaluate": 0}
 
@@ -69,8 +70,12 @@ def _serve(contestant: str, workload_name: str) -> Iterator[dict[str, Any]]:
 
     work = {"train": train, "evaluate": evaluate}
     units = {"train": 1, "evaluate": tasks_per_call}
+    # The first calls trace and compile; they are not timed.
     expected = {phase: _seconds(call) for phase, call in work.items()}
-    answer: dict[str, Any] = {"threads": kind.threads(), "logits": logits.tolist()}
+    answer: dict[str, Any] = {
+        "threads": kind.threads(),
+        "fingerprint": {k: v.tolist() for k, v in prints.items()},
+    }
     while True:
         command = yield answer | {"peak_megabytes": _peak_megabytes()}
         phase = command["phase"]
@@ -99,30 +104,41 @@ def _matrix_products() -> Iterator[dict[str, Any]]:
         answer = {"seconds": measure(multiply, command["seconds"], expected)}
 
 
-def fingerprint(runner: Any, workload: Workload) -> np.ndarray:
-    """Logits that depend on all that a contestant computes, to compare contestants by.
+def fingerprint(kind: type, workload: Workload, dataset: FewShotDataset) -> dict[str, np.ndarray]:
+    """What tells whether a contestant computes what the others compute.
 
-    One meta-iteration from fixed weights on fixed tasks, then some steps on a fixed evaluation
-    task and the prediction of its queries. Call it on a new contestant, as its optimizer's slots
-    must be new. (Weights themselves are less suited: the biases before a normalization have no
-    effect and no gradient but rounding errors, which Adam blows up to whole steps.)
+    A short meta-iteration of two tasks from fixed weights, so that optimizer slots that run on
+    from task to task are seen, and a short evaluation. It is kept short because Adam's first
+    steps are nearly ±learning rate, whatever the gradient's size: rounding errors then decide the
+    way of weights whose gradient is almost nought, and trajectories part before long.
 
     Args:
-        runner: A contestant.
-        workload: What it runs.
+        kind: Class of the contestant.
+        workload: What it is to run.
+        dataset: The images.
 
     Returns:
-        float32 [1, queries, classes].
+        ``change``: the change of the weights, one vector, less the biases that a normalization
+        follows: they have no effect, and no gradient but rounding errors. ``logits``: of the
+        queries of one task, one vector.
     """
-    dataset = workload.dataset()
-    runner.load(workload.network.initial_weights())
+    short = workload.config.replace(meta_batch=2, inner_iters=1, eval_iters=3)
+    workload = dataclasses.replace(workload, config=short)
+    runner = kind(workload, dataset.images, dataset.pixel_scale)
+    start = workload.network.initial_weights()
+    runner.load(start)
     runner.train(workload.training_tasks(dataset, 0), 1.0)
-    tasks = workload.evaluation_tasks(dataset, 0, 1)
-    steps = tasks.steps._replace(
-        indices=tasks.steps.indices[:, :_FINGERPRINT_STEPS],
-        labels=tasks.steps.labels[:, :_FINGERPRINT_STEPS],
-    )
-    return runner.evaluate(tasks._replace(steps=steps))
+    changes = [now - before for now, before in zip(runner.weights(), start, strict=True)]
+    before_normalization = range(1, 4 * BLOCKS, 4)
+    kept = [c.ravel() for i, c in enumerate(changes) if i not in before_normalization]
+    logits = runner.evaluate(workload.evaluation_tasks(dataset, 0, 1))
+    return {"change": np.concatenate(kept), "logits": logits.ravel()}
+
+
+def difference(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Nine tenths of the numbers differ by less than this, in units of their root mean square."""
+    apart = np.abs(np.asarray(theirs) - np.asarray(ours))
+    return float(np.quantile(apart, 0.9) / np.sqrt(np.mean(np.square(ours))))
 
 
 def measure(work: Callable[[], None], seconds: float, expected: float) -> float:

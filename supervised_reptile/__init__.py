@@ -8,8 +8,6 @@ the configuration do not wait for TensorFlow.
 """
 
 import importlib
-import sys
-import types
 from typing import Any
 
 # Public name -> the module it comes from.
@@ -25,24 +23,8 @@ _HOMES = {
     "learner_from_config": "learners",
     "evaluate": "evaluation",
     "Trainer": "training",
-    "run": "run",
 }
 __all__ = [*_HOMES, "__version__"]
-
-
-class _Package(types.ModuleType):
-    """A module whose public names cannot be hidden by a submodule of the same name.
-
-    Importing a submodule binds it as an attribute of its package. `supervised_reptile.run` is
-    the function, whether or not the module that holds it was imported before.
-    """
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _HOMES and isinstance(value, types.ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

@@ -16,6 +16,7 @@ from typing import Any
 import tensorflow as tf
 
 from supervised_reptile.config import Config
+from supervised_reptile.curve import write_whole
 from supervised_reptile.evaluation import Accuracy
 
 _PACKAGES = (
@@ -55,7 +56,7 @@ def write_record(
     }
     if trained_with is not None:
         record["trained_with"] = trained_with.to_dict()
-    path.write_text(json.dumps(record, indent=2) + "\n")
+    write_whole(path, json.dumps(record, indent=2) + "\n")
 
 
 def environment() -> dict[str, Any]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
-import csv
 import math
 import shutil
 import signal
@@ -17,6 +15,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from supervised_reptile.config import RESUME_MAY_CHANGE, Config, RunOptions
+from supervised_reptile.curve import LearningCurve, write_whole
 from supervised_reptile.datasets.few_shot import FewShotDataset
 from supervised_reptile.errors import ConfigError, RunError, RunInterrupted
 from supervised_reptile.evaluation import task_accuracies
@@ -29,8 +28,6 @@ from supervised_reptile.tasks import (
     training_tasks,
 )
 
-# Running accuracies are means over this many evaluations, not over the whole history.
-_RUNNING_WINDOW = 50
 _CHECKPOINTS_KEPT = 3
 # What a checkpoint's weights and slots cannot do without when they are only evaluated: another
 # seed would be another split and so test on training classes.
@@ -67,7 +64,8 @@ class Trainer:
         self.directory = Path(options.checkpoint)
         self._dataset = dataset
         self._options = options
-        self._examples = tf.constant(dataset.images)
+        # A variable: TensorFlow gathers bytes on a GPU from a variable, but not from a tensor.
+        self._examples = tf.Variable(dataset.images, trainable=False)
         self._iteration = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False)
         outer = learner.outer_optimizer
@@ -82,8 +80,8 @@ class Trainer:
         self._stop_signal: int | None = None
 
     @property
-    def examples(self) -> tf.Tensor:
-        """The images as a tensor, uint8 [num_images, height, width, channels]."""
+    def examples(self) -> tf.Variable:
+        """The images, uint8 [num_images, height, width, channels]."""
         return self._examples
 
     @property
@@ -151,7 +149,7 @@ class Trainer:
             self._restore()
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            _write_whole(self.directory / "config.json", self.config.to_json() + "\n")
+            write_whole(self.directory / "config.json", self.config.to_json() + "\n")
         except OSError as error:
             raise RunError(f"--checkpoint: cannot write {self.directory}: {error}") from error
 
@@ -165,7 +163,7 @@ class Trainer:
         """
         total = self.config.meta.meta_iters
         with (
-            _Curve(self.directory, tuple(self._dataset.splits), self.iteration) as curve,
+            LearningCurve(self.directory, tuple(self._dataset.splits), self.iteration) as curve,
             self._signals_as_requests(),
             tqdm(
                 total=total,
@@ -353,79 +351,8 @@ class Trainer:
                 signal.signal(number, handler)
 
 
-class _Curve:
-    """The learning curve: ``curve.csv`` and TensorBoard scalars, a writer for each split.
-
-    Each accuracy is of the N predictions of one task, as in the authors' program, and so coarse.
-    """
-
-    def __init__(self, directory: Path, splits: tuple[str, ...], iteration: int) -> None:
-        self._path = directory / "curve.csv"
-        self._splits = splits
-        self._fields = ("iteration", "seconds", "meta_step", "inner_loss", *splits)
-        self._recent = {split: collections.deque(maxlen=_RUNNING_WINDOW) for split in splits}
-        rows = self._rows_before(iteration)
-        for row in rows[-_RUNNING_WINDOW:]:
-            for split in splits:
-                self._recent[split].append(float(row[split]))
-        self._last = (int(rows[-1]["iteration"]), float(rows[-1]["seconds"])) if rows else (0, 0.0)
-        text = [self._fields, *([row[f] for f in self._fields] for row in rows)]
-        _write_whole(self._path, "".join(",".join(line) + "\n" for line in text))
-        self._file = self._path.open("a", newline="")
-        self._writer = csv.writer(self._file, lineterminator="\n")
-        self._logs = {s: tf.summary.create_file_writer(str(directory / s)) for s in splits}
-
-    def __enter__(self) -> _Curve:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._file.close()
-        for log in self._logs.values():
-            log.close()
-
-    def add(self, iteration: int, seconds: float, **values: float) -> None:
-        """Write one point; ``values`` hold meta_step, inner_loss and one accuracy a split."""
-        self._writer.writerow(
-            [iteration, f"{seconds:.3f}", *(f"{values[f]:.6g}" for f in self._fields[2:])]
-        )
-        self._file.flush()
-        iterations, elapsed = iteration - self._last[0], seconds - self._last[1]
-        self._last = (iteration, seconds)
-        for split in self._splits:
-            self._recent[split].append(values[split])
-            with self._logs[split].as_default(step=iteration):
-                tf.summary.scalar("accuracy", values[split])
-        with self._logs["train"].as_default(step=iteration):
-            tf.summary.scalar("meta_step", values["meta_step"])
-            tf.summary.scalar("inner_loss", values["inner_loss"])
-            if iterations and elapsed > 0:
-                tf.summary.scalar("iterations_per_second", iterations / elapsed)
-
-    def running_accuracies(self) -> str:
-        """Mean accuracy of each split over the last points, in words."""
-        means = ((s, 100 * float(np.mean(v))) for s, v in self._recent.items())
-        return "  ".join(f"{split} {mean:.1f} %" for split, mean in means)
-
-    def _rows_before(self, iteration: int) -> list[dict[str, str]]:
-        """Points of the iterations the checkpoint has done; later ones will be done again."""
-        if not iteration or not self._path.exists():
-            return []
-        with self._path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        # A killed process may have left half a line at the end.
-        whole = (r for r in rows if None not in r.values() and set(r) == set(self._fields))
-        return [r for r in whole if int(r["iteration"]) < iteration]
-
-
 def _is_readable_list(directory: Path) -> bool:
     try:
         return tf.train.get_checkpoint_state(str(directory)) is not None
     except ValueError:  # an empty one
         return False
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write a file so that a killed process leaves the old one or the new one."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    part.replace(path)

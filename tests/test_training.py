@@ -14,8 +14,9 @@ from helpers import dense_model, tiny_config, vector_dataset
 from numpy_reference import Sgd, meta_iteration
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from supervised_reptile import training
+from supervised_reptile import curve
 from supervised_reptile.config import Config, RunOptions
+from supervised_reptile.curve import LearningCurve
 from supervised_reptile.errors import RunError, RunInterrupted
 from supervised_reptile.learners import learner_from_config
 from supervised_reptile.tasks import random_stream, training_tasks
@@ -614,11 +615,11 @@ def test_what_a_run_without_a_checkpoint_left_is_not_mixed_in(tmp_path):
 
 
 def test_running_accuracies_forget(tmp_path):
-    window = training._RUNNING_WINDOW
-    with training._Curve(tmp_path, ("train", "test"), 0) as curve:
+    window = curve._RUNNING_WINDOW
+    with LearningCurve(tmp_path, ("train", "test"), 0) as points:
         for i in range(4 * window):
             early = i < 3 * window
-            curve.add(
+            points.add(
                 i,
                 float(i),
                 meta_step=1.0,
@@ -627,11 +628,11 @@ def test_running_accuracies_forget(tmp_path):
                 test=float(early),
             )
             if i == 3 * window + window // 2 - 1:
-                assert curve.running_accuracies() == "train 50.0 %  test 50.0 %"
-        assert curve.running_accuracies() == "train 100.0 %  test 0.0 %"
+                assert points.running_accuracies() == "train 50.0 %  test 50.0 %"
+        assert points.running_accuracies() == "train 100.0 %  test 0.0 %"
     # … and are taken up again where the checkpoint is.
-    with training._Curve(tmp_path, ("train", "test"), 3 * window + window // 2) as curve:
-        assert curve.running_accuracies() == "train 50.0 %  test 50.0 %"
+    with LearningCurve(tmp_path, ("train", "test"), 3 * window + window // 2) as points:
+        assert points.running_accuracies() == "train 50.0 %  test 50.0 %"
 
 
 def test_the_configuration_on_disk_is_the_one_that_ran(finished):

@@ -1,0 +1,90 @@
+"""The learning curve of a run, as a table and for TensorBoard."""
+
+from __future__ import annotations
+
+import collections
+import csv
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+# Running accuracies are means over this many points, not over the whole history.
+_RUNNING_WINDOW = 50
+
+
+class LearningCurve:
+    """The learning curve: ``curve.csv`` and TensorBoard scalars, a writer for each split.
+
+    Each accuracy is of the N predictions of one task, as in the authors' program, and so coarse.
+
+    Args:
+        directory: Where to write; must exist.
+        splits: Names of the splits, ``"train"`` among them.
+        iteration: Meta-iterations done so far. Points from there on, which a killed run may have
+            left, will be computed again and are dropped.
+    """
+
+    def __init__(self, directory: Path, splits: tuple[str, ...], iteration: int) -> None:
+        self._path = directory / "curve.csv"
+        self._splits = splits
+        self._fields = ("iteration", "seconds", "meta_step", "inner_loss", *splits)
+        self._recent = {split: collections.deque(maxlen=_RUNNING_WINDOW) for split in splits}
+        rows = self._rows_before(iteration)
+        for row in rows[-_RUNNING_WINDOW:]:
+            for split in splits:
+                self._recent[split].append(float(row[split]))
+        self._last = (int(rows[-1]["iteration"]), float(rows[-1]["seconds"])) if rows else (0, 0.0)
+        text = [self._fields, *([row[f] for f in self._fields] for row in rows)]
+        write_whole(self._path, "".join(",".join(line) + "\n" for line in text))
+        self._file = self._path.open("a", newline="")
+        self._writer = csv.writer(self._file, lineterminator="\n")
+        self._logs = {s: tf.summary.create_file_writer(str(directory / s)) for s in splits}
+
+    def __enter__(self) -> LearningCurve:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._file.close()
+        for log in self._logs.values():
+            log.close()
+
+    def add(self, iteration: int, seconds: float, **values: float) -> None:
+        """Write one point; ``values`` hold meta_step, inner_loss and one accuracy a split."""
+        self._writer.writerow(
+            [iteration, f"{seconds:.3f}", *(f"{values[f]:.6g}" for f in self._fields[2:])]
+        )
+        self._file.flush()
+        iterations, elapsed = iteration - self._last[0], seconds - self._last[1]
+        self._last = (iteration, seconds)
+        for split in self._splits:
+            self._recent[split].append(values[split])
+            with self._logs[split].as_default(step=iteration):
+                tf.summary.scalar("accuracy", values[split])
+        with self._logs["train"].as_default(step=iteration):
+            tf.summary.scalar("meta_step", values["meta_step"])
+            tf.summary.scalar("inner_loss", values["inner_loss"])
+            if iterations and elapsed > 0:
+                tf.summary.scalar("iterations_per_second", iterations / elapsed)
+
+    def running_accuracies(self) -> str:
+        """Mean accuracy of each split over the last points, in words."""
+        means = ((s, 100 * float(np.mean(v))) for s, v in self._recent.items())
+        return "  ".join(f"{split} {mean:.1f} %" for split, mean in means)
+
+    def _rows_before(self, iteration: int) -> list[dict[str, str]]:
+        """Points of the iterations the checkpoint has done; later ones will be done again."""
+        if not iteration or not self._path.exists():
+            return []
+        with self._path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        # A killed process may have left half a line at the end.
+        whole = (r for r in rows if None not in r.values() and set(r) == set(self._fields))
+        return [r for r in whole if int(r["iteration"]) < iteration]
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that a killed process leaves the old one or the new one."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text)
+    part.replace(path)
