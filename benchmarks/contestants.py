@@ -38,9 +38,9 @@ class Contestant(abc.ABC):
         pass
 
     @staticmethod
-    def set_threads(workload: Workload) -> None:
-        """Set the process' threads, before anything is computed; by default leave them be."""
-        del workload
+    def set_threads(intra: int, inter: int) -> None:
+        """Set the process' threads, before anything is computed; 0 is TensorFlow's default."""
+        set_threads(RunOptions(intra_op_threads=intra, inter_op_threads=inter))
 
     @staticmethod
     def threads() -> str:
@@ -83,12 +83,6 @@ class Ours(Contestant):
             lanes=workload.threads[1],
         )
         self._examples = tf.constant(images)
-
-    @staticmethod
-    def set_threads(workload: Workload) -> None:
-        """Set what the workload says through the package's own function."""
-        intra, inter = workload.threads
-        set_threads(RunOptions(intra_op_threads=intra, inter_op_threads=inter))
 
     def load(self, weights):
         """See base class."""
@@ -167,7 +161,7 @@ class KerasEager(PlainLoop):
 
     def __init__(self, workload: Workload, images: np.ndarray, pixel_scale: float) -> None:
         super().__init__(workload, images, pixel_scale)
-        self._model = _stock_model(workload)
+        self._model = stock_model(workload)
         inner = workload.config.inner
         self._optimizer = keras.optimizers.Adam(
             inner.learning_rate, beta_1=inner.beta_1, beta_2=inner.beta_2, epsilon=inner.epsilon
@@ -295,7 +289,7 @@ class _Exchange:
         session.run(self._assign, feed_dict=dict(zip(self._values, values, strict=True)))
 
 
-def _stock_model(workload: Workload) -> keras.Model:
+def stock_model(workload: Workload) -> keras.Model:
     """The network as the Keras guides would have it, with ``BatchNormalization``."""
     network, layers = workload.network, keras.layers
     inputs = x = keras.Input(network.image)

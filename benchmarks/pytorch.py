@@ -69,13 +69,15 @@ class PyTorch:
         )
 
     @staticmethod
-    def set_threads(workload: Workload) -> None:
-        """PyTorch's default: one thread a core."""
+    def set_threads(intra: int, inter: int) -> None:
+        """Set the threads inside an operation; this program runs one operation at a time."""
+        del inter
+        torch.set_num_threads(intra)
 
     @staticmethod
     def threads() -> str:
         """The threads in use, for people."""
-        return f"default ({torch.get_num_threads()})"
+        return str(torch.get_num_threads())
 
     def load(self, weights: list[np.ndarray]) -> None:
         """Set φ; arrays in the order and layout of Keras."""

@@ -118,7 +118,7 @@ def _notes(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [
         f"The floor is the work at the rate of a {MATRIX_SIZE}×{MATRIX_SIZE} float32 matrix "
         "product on all cores, measured in the same rounds. Threads are TensorFlow's "
-        "intra-op/inter-op.",
+        "intra-op/inter-op; the default of both, and of PyTorch, is one for each core.",
     ]
     for row in rows:
         memory = (f"{name} {w['peak_megabytes']:.0f} MB" for name, w in row["workers"].items())

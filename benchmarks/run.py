@@ -109,7 +109,7 @@ def _row(
         workers = {}
         for name in names:
             bar.set_postfix_str(f"{name}: start and warm-up")
-            python = arguments.torch_python if name == "pytorch" else sys.executable
+            python = arguments.torch_python if _needs_torch(name) else sys.executable
             workers[name] = stack.enter_context(Worker(name, workload.name, python=python))
             bar.update()
         seconds = {phase: {name: [] for name in names} for phase in PHASES}
@@ -178,7 +178,7 @@ def _jobs(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 def _available(arguments: argparse.Namespace) -> list[str]:
     """The baselines asked for; by default all that can run here."""
     chosen = BASELINES if arguments.baselines is None else arguments.baselines
-    if "pytorch" not in chosen or _has_torch(arguments.torch_python):
+    if not any(map(_needs_torch, chosen)) or has_torch(arguments.torch_python):
         return [*chosen]
     if arguments.baselines is not None:
         raise BenchmarkError(
@@ -186,10 +186,15 @@ def _available(arguments: argparse.Namespace) -> list[str]:
             "has none; give one with --torch_python"
         )
     print("benchmarks: without pytorch (no PyTorch here; see --torch_python)", file=sys.stderr)
-    return [name for name in chosen if name != "pytorch"]
+    return [name for name in chosen if not _needs_torch(name)]
 
 
-def _has_torch(python: str) -> bool:
+def _needs_torch(contestant: str) -> bool:
+    return CONTESTANTS[contestant].module == "pytorch"
+
+
+def has_torch(python: str) -> bool:
+    """Whether an interpreter has PyTorch."""
     code = "import importlib.util as u, sys; sys.exit(u.find_spec('torch') is None)"
     try:
         return subprocess.run([python, "-c", code], check=False).returncode == 0

@@ -15,7 +15,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,14 +25,30 @@ from supervised_reptile.datasets.few_shot import FewShotDataset
 MATRIX_PRODUCT = "matrix-product"
 MATRIX_SIZE = 2048
 OURS = "ours"
+
+
+class Entry(NamedTuple):
+    """Where a contestant is, and the intra-op and inter-op threads it is given.
+
+    ``None`` leaves them as they come; so does 0 one of the two.
+    """
+
+    module: str
+    name: str
+    threads: tuple[int, int] | None = None
+
+
 CONTESTANTS = {
-    OURS: "contestants:Ours",
-    "keras-step": "contestants:KerasStep",
-    "eager": "contestants:KerasEager",
-    "tf1-style": "contestants:TF1Style",
-    "pytorch": "pytorch:PyTorch",
+    OURS: Entry("contestants", "Ours"),  # with the threads of the workload
+    "keras-step": Entry("contestants", "KerasStep"),
+    "keras-step-1thread": Entry("contestants", "KerasStep", (1, 0)),
+    "eager": Entry("contestants", "KerasEager"),
+    "tf1-style": Entry("contestants", "TF1Style"),
+    "tf1-style-1thread": Entry("contestants", "TF1Style", (1, 0)),
+    "pytorch": Entry("pytorch", "PyTorch"),
+    "pytorch-1thread": Entry("pytorch", "PyTorch", (1, 0)),
 }
-"""Name of a contestant -> module:class."""
+"""Name of a contestant -> its entry."""
 
 
 def main() -> None:
@@ -49,9 +65,11 @@ def main() -> None:
 def _serve(contestant: str, workload_name: str) -> Iterator[dict[str, Any]]:
     """Yields what is to be known at the start, then an answer to every command."""
     workload = WORKLOADS[workload_name]
-    module, _, name = CONTESTANTS[contestant].partition(":")
-    kind = getattr(importlib.import_module(f"benchmarks.{module}"), name)
-    kind.set_threads(workload)
+    kind, threads = contestant_class(contestant), CONTESTANTS[contestant].threads
+    if contestant == OURS:
+        threads = workload.threads
+    if threads is not None:
+        kind.set_threads(*threads)
     dataset = workload.dataset()
     prints = fingerprint(kind, workload, dataset)
     gc.collect()  # that contestant's memory is not the other's
@@ -102,6 +120,12 @@ def _matrix_products() -> Iterator[dict[str, Any]]:
     while True:
         command = yield answer
         answer = {"seconds": measure(multiply, command["seconds"], expected)}
+
+
+def contestant_class(name: str) -> type:
+    """The class of a contestant; imports what it needs."""
+    entry = CONTESTANTS[name]
+    return getattr(importlib.import_module(f"benchmarks.{entry.module}"), entry.name)
 
 
 def fingerprint(kind: type, workload: Workload, dataset: FewShotDataset) -> dict[str, np.ndarray]:

@@ -1,0 +1,215 @@
+"""The benchmark command at toy length, and that what it compares does the same work."""
+
+import dataclasses
+import functools
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import PROJECT
+
+sys.path.insert(0, str(PROJECT))  # the benchmarks are not part of the installed package
+
+from benchmarks import report as reporting
+from benchmarks import run as benchmark
+from benchmarks.contestants import stock_model
+from benchmarks.processes import BenchmarkError, Worker
+from benchmarks.worker import OURS, contestant_class, difference, fingerprint, measure
+from benchmarks.workloads import WORKLOADS
+from supervised_reptile.models import miniimagenet_model, omniglot_model
+
+OMNIGLOT = "omniglot-1shot-5way"
+MINIIMAGENET = "miniimagenet-1shot-5way"
+
+
+@pytest.fixture(scope="module")
+def toy_run(tmp_path_factory):
+    """Standard output and JSON of a short run."""
+    path = tmp_path_factory.mktemp("benchmark") / "benchmark.json"
+    flags = f"--only speed --rows {OMNIGLOT} --baselines keras-step --rounds 3 --seconds 0.2"
+    result = subprocess.run(
+        [sys.executable, "-m", "benchmarks.run", *flags.split(), "--json", path],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    return result.stdout, json.loads(path.read_text())
+
+
+def test_faster_than_one_compiled_keras_step_a_call(toy_run):
+    """About 4 to 6 times on a quiet machine; the bound is for the noisiest."""
+    _, report = toy_run
+    plain = report["rows"][0]["train"]["contestants"]["keras-step"]
+    assert plain["ratio_to_ours"]["median"] > 1.5
+
+
+def test_json_has_environment_rounds_medians_and_ratios(toy_run):
+    _, report = toy_run
+    assert report["environment"]["versions"]["keras"]
+    assert report["environment"]["cores"] == os.cpu_count()
+    (row,) = report["rows"]
+    assert row["config"]["inner"]["inner_batch"] == 10
+    assert row["workers"][OURS]["threads"] == f"1/{os.cpu_count()}"
+    assert row["workers"]["keras-step"]["threads"] == "default"
+    for phase in ("train", "evaluate"):
+        measured = row[phase]
+        assert set(measured["contestants"]) == {OURS, "keras-step"}
+        ours, plain = (measured["contestants"][n] for n in (OURS, "keras-step"))
+        assert "ratio_to_ours" not in ours
+        for entry in (ours, plain):
+            times = entry["milliseconds"]
+            assert len(times["rounds"]) == 3
+            assert times["min"] <= times["median"] == np.median(times["rounds"]) <= times["max"]
+        expected = np.divide(plain["milliseconds"]["rounds"], ours["milliseconds"]["rounds"])
+        assert plain["ratio_to_ours"]["median"] == pytest.approx(np.median(expected))
+        floors = measured["floor_milliseconds"]["rounds"]
+        expected = np.divide(floors, ours["milliseconds"]["rounds"])
+        assert ours["share_of_matrix_product_rate"]["median"] == pytest.approx(np.median(expected))
+    assert all(50 < worker["peak_megabytes"] < 4000 for worker in row["workers"].values())
+
+
+def test_workers_report_that_they_agree(toy_run):
+    _, report = toy_run
+    assert all(worker["agrees"] for worker in report["rows"][0]["workers"].values())
+
+
+def test_prints_markdown_tables(toy_run):
+    stdout, _ = toy_run
+    tables = [block for block in stdout.split("\n\n") if block.startswith("|")]
+    assert len(tables) == 2
+    for table in tables:
+        lines = table.strip().splitlines()
+        assert len({line.count("|") for line in lines}) == 1
+        names = [line.split("|")[1].strip() for line in lines[3:]]
+        assert names == [OURS, "keras-step"]
+    assert "WARNING" not in stdout
+
+
+@functools.cache
+def fingerprint_of(contestant, row):
+    workload = WORKLOADS[row]
+    return fingerprint(contestant_class(contestant), workload, workload.dataset())
+
+
+def assert_agree(row, theirs):
+    ours = fingerprint_of(OURS, row)
+    assert np.ptp(ours["logits"]) > 0.1
+    for part in ("change", "logits"):
+        assert difference(ours[part], np.asarray(theirs[part])) < benchmark.TOLERANCE, part
+
+
+@pytest.mark.parametrize("row", [OMNIGLOT, MINIIMAGENET])
+@pytest.mark.parametrize("contestant", ["keras-step", "tf1-style", "eager"])
+def test_baselines_compute_what_ours_computes(contestant, row):
+    assert_agree(row, fingerprint_of(contestant, row))
+
+
+def test_pytorch_computes_what_ours_computes():
+    python = os.environ.get("SUPERVISED_REPTILE_TORCH_PYTHON", sys.executable)
+    if not benchmark.has_torch(python):
+        pytest.skip(
+            f"needs PyTorch: {python} has none (set SUPERVISED_REPTILE_TORCH_PYTHON to an "
+            "interpreter that has it)"
+        )
+    for row in (OMNIGLOT, MINIIMAGENET):
+        with Worker("pytorch-1thread", row, python=python) as worker:
+            assert_agree(row, worker.start["fingerprint"])
+
+
+@pytest.mark.parametrize(
+    "changed", [{"learning_rate": 0.0015}, {"beta_1": 0.5}, {"inner_iters": 2}]
+)
+def test_the_comparison_sees_other_work(changed):
+    """Through the same eyes: the baseline with one constant changed does not agree."""
+    workload = WORKLOADS[OMNIGLOT]
+    kind = contestant_class("tf1-style")
+
+    class Other(kind):
+        def __init__(self, workload, images, pixel_scale):
+            config = workload.config.replace(**changed)
+            self.steps = config.inner.inner_iters
+            super().__init__(dataclasses.replace(workload, config=config), images, pixel_scale)
+
+        def step(self, rows, labels):
+            for _ in range(self.steps):
+                super().step(rows, labels)
+
+    other = fingerprint(Other, workload, workload.dataset())
+    ours = fingerprint_of(OURS, OMNIGLOT)
+    assert max(difference(ours[part], other[part]) for part in ours) > benchmark.TOLERANCE
+
+
+@pytest.mark.parametrize("row", WORKLOADS)
+def test_network_description_is_that_of_the_models(row):
+    workload = WORKLOADS[row]
+    build = {"omniglot": omniglot_model, "miniimagenet": miniimagenet_model}
+    task = workload.config.task
+    models = [build[task.dataset](task.classes), stock_model(workload)]
+    for model in models:
+        assert workload.network.weight_shapes == [w.shape for w in model.trainable_variables]
+    # 2 FLOP for each weight of a kernel at each position of the layer's output.
+    forward, first = 0, None
+    for layer in models[0].layers:
+        if layer.name.startswith(("conv", "logits")):
+            flop = 2 * np.prod(layer.kernel.shape) * np.prod(layer.output.shape[1:-1])
+            forward, first = forward + flop, first or flop
+    assert workload.network.forward_flop() == forward
+    assert workload.network.training_flop() == 3 * forward - first
+
+
+def test_flop_of_a_meta_iteration_by_hand():
+    # 4 convolutions to 14², 7², 4² and 2² positions, dense 256 → 5; 5 tasks × 5 steps × 10 images.
+    first = 2 * 14**2 * 64 * 9
+    forward = first + 2 * (7**2 + 4**2 + 2**2) * 64 * 64 * 9 + 2 * 256 * 5
+    assert WORKLOADS[OMNIGLOT].flop["train"] == 250 * (3 * forward - first)
+    expected = 250 * (3 * forward - first) + 5 * forward
+    assert WORKLOADS[OMNIGLOT].flop["evaluate"] == expected
+
+
+def test_quotients_are_taken_round_by_round():
+    """Two rounds, the second on a machine half as fast: the ratio is 3 in each."""
+    seconds = {OURS: [1.0, 2.0], "eager": [3.0, 6.0]}
+    summary = reporting.phase_summary(seconds, flop=2 * 2048**3, product_seconds=[0.5, 1.0])
+    assert summary["contestants"]["eager"]["ratio_to_ours"]["rounds"] == [3.0, 3.0]
+    share = summary["contestants"][OURS]["share_of_matrix_product_rate"]
+    assert share["rounds"] == pytest.approx([0.5, 0.5])
+    assert summary["floor_milliseconds"]["median"] == pytest.approx(750)
+
+
+def test_measure_does_not_time_the_first_call_of_short_work():
+    calls = []
+    measure(lambda: calls.append(1), seconds=0.0, expected=1.0)
+    assert len(calls) == 1
+    measure(lambda: calls.append(1), seconds=1e-9, expected=0.0)
+    assert len(calls) == 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "message"),
+    [
+        ("--rows omniglot", 2, "--rows: must be of omniglot-1shot-5way, "),
+        ("--rounds 0", 2, "--rounds: must be an integer, at least 1. Received: '0'"),
+        ("--baselines theano", 2, "Received: 'theano'"),
+        ("--json /nowhere/at/all.json", 1, "--json: cannot write /nowhere/at/all.json"),
+        ("--only speed --torch_python /no/python", 1, "--torch_python: cannot run /no/python"),
+    ],
+)
+def test_wrong_flags_are_told_in_one_line(flags, code, message, capsys):
+    try:
+        returned = benchmark.main(flags.split())
+    except SystemExit as stop:
+        returned = stop.code
+    error = capsys.readouterr().err
+    assert returned == code
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_worker_that_fails_says_why_in_one_line():
+    with pytest.raises(BenchmarkError, match=r"^worker nobody nothing failed: KeyError: .*$"):
+        Worker("nobody", "nothing")
