@@ -19,7 +19,7 @@ DATASETS = {
 
 
 def load_dataset(
-    name: str, *, data_dir: str | Path, seed: int, progress: bool = True
+    name: str, *, data_dir: str | Path = "data", seed: int, progress: bool = True
 ) -> FewShotDataset:
     """Load a data set into memory.
 
@@ -39,7 +39,7 @@ def load_dataset(
         DatasetError: If the data in `data_dir` are damaged or incomplete.
 
     Example:
-        >>> dataset = load_dataset("glyphs", data_dir="data", seed=0)
+        >>> dataset = load_dataset("glyphs", seed=0)
         >>> dataset.images.shape
         (104460, 28, 28, 1)
     """
