@@ -110,7 +110,9 @@ def _row(
         for name in names:
             bar.set_postfix_str(f"{name}: start and warm-up")
             python = arguments.torch_python if _needs_torch(name) else sys.executable
-            workers[name] = stack.enter_context(Worker(name, workload.name, python=python))
+            threads = arguments.threads if name == OURS else ()
+            worker = Worker(name, workload.name, *map(str, threads), python=python)
+            workers[name] = stack.enter_context(worker)
             bar.update()
         seconds = {phase: {name: [] for name in names} for phase in PHASES}
         products = {phase: [] for phase in PHASES}
@@ -245,6 +247,14 @@ def _parser() -> argparse.ArgumentParser:
         help="least length of a turn, in seconds (default: %(default)s)",
     )
     add(
+        "--threads",
+        type=_thread_pair,
+        default=(),
+        metavar="INTRA/INTER",
+        help="threads for the package's own rows, to find out what is best for a machine "
+        "(default: what suits the row)",
+    )
+    add(
         "--torch_python",
         "--torch-python",
         default=sys.executable,
@@ -291,6 +301,15 @@ def _names(known: Sequence[str], *, none: bool = False) -> Callable[[str], list[
         return names
 
     return parse
+
+
+def _thread_pair(text: str) -> tuple[int, int]:
+    intra, slash, inter = text.partition("/")
+    if not (slash and intra.isdecimal() and inter.isdecimal() and int(intra) and int(inter)):
+        raise argparse.ArgumentTypeError(
+            f"must be two integers of at least 1, as 1/2. Received: {text!r}"
+        )
+    return int(intra), int(inter)
 
 
 def _at_least(kind: type, low: float) -> Callable[[str], Any]:

@@ -1,4 +1,4 @@
-"""One contestant in a process of its own: ``python -m benchmarks.worker CONTESTANT WORKLOAD``.
+"""One contestant in a process: ``python -m benchmarks.worker CONTESTANT WORKLOAD [INTRA INTER]``.
 
 Reads commands from stdin and answers on stdout, a line of JSON each; computes only in between.
 What libraries print goes to stderr.
@@ -62,11 +62,14 @@ def main() -> None:
         print(json.dumps(serve.send(json.loads(line))), file=answers)
 
 
-def _serve(contestant: str, workload_name: str) -> Iterator[dict[str, Any]]:
+def _serve(contestant: str, workload_name: str, *threads_of_ours: str) -> Iterator[dict[str, Any]]:
     """Yields what is to be known at the start, then an answer to every command."""
     workload = WORKLOADS[workload_name]
     kind, threads = contestant_class(contestant), CONTESTANTS[contestant].threads
     if contestant == OURS:
+        if threads_of_ours:
+            intra, inter = map(int, threads_of_ours)
+            workload = dataclasses.replace(workload, threads=(intra, inter))
         threads = workload.threads
     if threads is not None:
         kind.set_threads(*threads)

@@ -11,8 +11,6 @@ import numpy as np
 import pytest
 from conftest import PROJECT
 
-sys.path.insert(0, str(PROJECT))  # the benchmarks are not part of the installed package
-
 from benchmarks import report as reporting
 from benchmarks import run as benchmark
 from benchmarks.contestants import stock_model
@@ -194,6 +192,7 @@ def test_measure_does_not_time_the_first_call_of_short_work():
     [
         ("--rows omniglot", 2, "--rows: must be of omniglot-1shot-5way, "),
         ("--rounds 0", 2, "--rounds: must be an integer, at least 1. Received: '0'"),
+        ("--threads 2", 2, "--threads: must be two integers of at least 1, as 1/2. Received: '2'"),
         ("--baselines theano", 2, "Received: 'theano'"),
         ("--json /nowhere/at/all.json", 1, "--json: cannot write /nowhere/at/all.json"),
         ("--only speed --torch_python /no/python", 1, "--torch_python: cannot run /no/python"),
