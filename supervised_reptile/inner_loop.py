@@ -86,7 +86,9 @@ class InnerLoop:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(weights)
             loss = self._loss(y, self._logits(weights, x))
-        self.fast_weights.apply_gradients(tape.gradient(loss, weights))
+        # A weight without effect, see fused_for_training, has gradient 0 and still decays.
+        gradients = tape.gradient(loss, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        self.fast_weights.apply_gradients(gradients)
         return loss
 
     def predict(self, examples: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:

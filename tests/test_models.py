@@ -248,7 +248,9 @@ def loss_and_gradients(model, x, labels):
     with tf.GradientTape() as tape:
         logits = model(x)
         value = loss(labels, logits)
-    return logits.numpy(), [g.numpy() for g in tape.gradient(value, model.trainable_variables)]
+    variables = [v.value for v in model.trainable_variables]
+    gradients = tape.gradient(value, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    return logits.numpy(), [g.numpy() for g in gradients]
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -266,6 +268,8 @@ def test_fused_form_has_the_same_outputs_and_gradients_on_the_same_variables(nam
     for variable, a, b in zip(model.variables, fused_gradients, gradients, strict=True):
         scale = max(np.abs(b).max(), 1.0)  # the biases' gradients are rounding noise
         np.testing.assert_allclose(a / scale, b / scale, atol=1e-4, err_msg=variable.path)
+        if "conv" in variable.path and variable.path.endswith("bias"):
+            assert not a.any(), "exactly 0, see fused_for_training"
     # A change of the one is a change of the other.
     model.trainable_variables[0].assign(model.trainable_variables[0] * 1.5)
     np.testing.assert_allclose(fused(x), model(x), rtol=1e-4, atol=1e-4)
@@ -283,6 +287,39 @@ def test_a_model_saves_and_loads_after_being_fused(tmp_path):
     np.testing.assert_array_equal(loaded(x), model(x))
     again = fused_for_training(loaded)  # and a loaded one can be trained on
     np.testing.assert_allclose(again(x), model(x), rtol=1e-4, atol=1e-4)
+
+
+def normalized(x, name):
+    return batch_statistics_normalization(x, name=name)
+
+
+def test_a_bias_is_left_out_only_where_it_has_no_effect():
+    inputs = keras.Input((4, 4, 2))
+
+    def convolution(name, **arguments):
+        noise = keras.initializers.RandomNormal(seed=3)
+        return keras.layers.Conv2D(3, 3, bias_initializer=noise, name=name, **arguments)
+
+    alone = convolution("alone", padding="same")(inputs)
+    used_twice = convolution("used_twice", padding="same")(inputs)
+    shared = convolution("shared", padding="same")
+    bent = convolution("bent", padding="same", activation="relu")(inputs)
+    an_output = convolution("an_output", padding="same")(inputs)
+    parts = [
+        normalized(alone, "n1"),
+        normalized(used_twice, "n2") + used_twice,
+        normalized(shared(inputs), "n3") + shared(inputs * 2.0),
+        normalized(bent, "n4"),
+        normalized(an_output, "n5"),
+        normalized(keras.layers.ReLU()(convolution("before_relu", padding="same")(inputs)), "n6"),
+    ]
+    model = keras.Model(inputs, [*parts, an_output])
+    fused = fused_for_training(model)
+    kinds = {layer.name for layer in fused.layers if "Without" in type(layer).__name__}
+    assert kinds == {"alone_without_bias"}
+    batch = np.random.default_rng(0).normal(size=(5, 4, 4, 2)).astype(np.float32)
+    for ours, theirs in zip(fused(batch), model(batch), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 def test_what_is_not_batch_normalization_is_left_as_it_is():
