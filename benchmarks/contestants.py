@@ -17,7 +17,6 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.workloads import BLOCKS, Workload
-from supervised_reptile.config import RunOptions
 from supervised_reptile.learners import learner_from_config
 from supervised_reptile.models import NORMALIZATION_EPSILON, miniimagenet_model, omniglot_model
 from supervised_reptile.run import set_threads
@@ -40,7 +39,7 @@ class Contestant(abc.ABC):
     @staticmethod
     def set_threads(intra: int, inter: int) -> None:
         """Set the process' threads, before anything is computed; 0 is TensorFlow's default."""
-        set_threads(RunOptions(intra_op_threads=intra, inter_op_threads=inter))
+        set_threads(intra, inter)
 
     @staticmethod
     def threads() -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -180,21 +179,17 @@ def _workload(dataset: str, label: str, classes: int, shots: int, **values) -> W
         name=f"{dataset}-{shots}shot-{classes}way",
         title=f"{label}, {shots}-shot {classes}-way",
         config=paper_config(dataset, classes=classes, shots=shots, transductive=True),
+        threads=RunOptions().threads(dataset),  # as a run sets them
         **values,
     )
 
 
-_CORES = os.cpu_count() or 1
-# As run.set_threads sets them: one thread in an operation, several operations at once.
-_SMALL_NET = RunOptions().intra_op_threads, RunOptions().inter_op_threads or _CORES
-# The operations of the larger network are worth dividing among the cores.
-_LARGE_NET = _CORES, 1
 WORKLOADS: dict[str, Workload] = {
     workload.name: workload
     for workload in (
-        _workload("omniglot", "Omniglot", 5, 1, threads=_SMALL_NET, eval_tasks=32),
-        _workload("omniglot", "Omniglot", 20, 1, threads=_SMALL_NET, eval_tasks=16),
-        _workload("miniimagenet", "Mini-ImageNet", 5, 1, threads=_LARGE_NET, eval_tasks=4),
+        _workload("omniglot", "Omniglot", 5, 1, eval_tasks=32),
+        _workload("omniglot", "Omniglot", 20, 1, eval_tasks=16),
+        _workload("miniimagenet", "Mini-ImageNet", 5, 1, eval_tasks=4),
     )
 }
 """Name of a row -> the row."""

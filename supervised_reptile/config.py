@@ -462,10 +462,9 @@ class RunOptions(_Checked):
         checkpoint_interval: int, outer updates between checkpoints, at least 1.
         eval_tasks_per_batch: int, evaluation tasks in one call of the compiled program, at
             least 1.
-        intra_op_threads: int, threads inside one TensorFlow operation, at least 0 (0: one for
-            each core). Networks this small run fastest with 1.
-        inter_op_threads: int, TensorFlow operations run at once, at least 0 (0: one for each
-            core).
+        intra_op_threads: int or None, threads inside one TensorFlow operation, at least 0 (0: one
+            for each core). None: what is fastest for the data set's network.
+        inter_op_threads: int or None, TensorFlow operations run at once, likewise.
         progress: bool, whether to show a progress bar.
 
     Raises:
@@ -480,6 +479,16 @@ class RunOptions(_Checked):
     )
     checkpoint_interval: int = 100
     eval_tasks_per_batch: int = 32
-    intra_op_threads: int = 1
-    inter_op_threads: int = 0
+    intra_op_threads: int | None = None
+    inter_op_threads: int | None = None
     progress: bool = True
+
+    def threads(self, dataset: str) -> tuple[int, int]:
+        """Returns the numbers of intra-op and inter-op threads for a data set, each at least 1."""
+        intra, inter = DATASETS[dataset].threads
+        chosen = (
+            intra if self.intra_op_threads is None else self.intra_op_threads,
+            inter if self.inter_op_threads is None else self.inter_op_threads,
+        )
+        cores = os.cpu_count() or 1
+        return chosen[0] or cores, chosen[1] or cores

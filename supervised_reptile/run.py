@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 import warnings
 from collections.abc import Callable
@@ -41,7 +40,8 @@ def run(
         RunInterrupted: A signal stopped the training; it is saved.
         DatasetNotFoundError: The data set is not there.
     """
-    set_threads(options)
+    intra_op, inter_op = options.threads(config.task.dataset)
+    set_threads(intra_op, inter_op)
     print(config.table(), flush=True)
     dataset = load_dataset(
         config.task.dataset,
@@ -53,7 +53,7 @@ def run(
         config,
         build_model(config),
         input_scale=dataset.pixel_scale,
-        lanes=options.inter_op_threads or os.cpu_count() or 1,
+        lanes=inter_op,  # independent tasks side by side
     )
     trainer = Trainer(learner, dataset, config, options)
     trained_with, name = None, "results.json"
@@ -91,18 +91,18 @@ def run(
     return accuracies
 
 
-def set_threads(options: RunOptions) -> None:
+def set_threads(intra_op: int, inter_op: int) -> None:
     """Set TensorFlow's thread pools; must come before TensorFlow's first operation.
 
-    Networks this small lose more by handing parts of an operation from thread to thread than
-    they gain: one thread inside an operation and several operations at once is the fastest.
     Where TensorFlow runs already, in a notebook say, its pools stay as they are, with a warning.
+
+    Args:
+        intra_op: Threads inside one operation, at least 1.
+        inter_op: Operations run at once, at least 1.
     """
     try:
-        tf.config.threading.set_intra_op_parallelism_threads(options.intra_op_threads)
-        tf.config.threading.set_inter_op_parallelism_threads(
-            options.inter_op_threads or os.cpu_count() or 1
-        )
+        tf.config.threading.set_intra_op_parallelism_threads(intra_op)
+        tf.config.threading.set_inter_op_parallelism_threads(inter_op)
     except RuntimeError:
         warnings.warn(
             "TensorFlow runs already: intra_op_threads and inter_op_threads have no effect on it",

@@ -317,7 +317,7 @@ run_module = importlib.import_module("supervised_reptile.run")
 def run_here(monkeypatch, tmp_path, capsys):
     """run_here(config, **options) with a real small network; returns accuracies and output."""
     monkeypatch.setattr(run_module, "load_dataset", lambda *a, **k: vector_dataset(size=28))
-    monkeypatch.setattr(run_module, "set_threads", lambda options: None)  # for the other tests
+    monkeypatch.setattr(run_module, "set_threads", lambda *threads: None)  # for the other tests
 
     def build_model(config):
         return omniglot_model(config.task.classes, filters=4, seed=config.seed)
@@ -435,7 +435,7 @@ def test_thread_pools_of_a_running_tensorflow_stay_as_they_are():
     threads = tf.config.threading
     before = threads.get_intra_op_parallelism_threads(), threads.get_inter_op_parallelism_threads()
     with pytest.warns(RuntimeWarning, match="TensorFlow runs already"):
-        run_module.set_threads(RunOptions(intra_op_threads=7, inter_op_threads=9))
+        run_module.set_threads(7, 9)
     after = threads.get_intra_op_parallelism_threads(), threads.get_inter_op_parallelism_threads()
     assert after == before
 
