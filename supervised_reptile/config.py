@@ -30,7 +30,8 @@ _KERAS_OPTIMIZERS = (
     *("sgd", "adam", "rmsprop", "adadelta", "adagrad"),
     *("adamax", "adamw", "ftrl", "lion", "nadam"),
 )
-INNER_OPTIMIZERS = _KERAS_OPTIMIZERS
+INNER_OPTIMIZERS = ("sgd", "adam", "rmsprop")
+"""Those whose every constant is a hyper-parameter here, so that a record says what ran."""
 OUTER_OPTIMIZERS = ("interpolation", *_KERAS_OPTIMIZERS)
 
 RESUME_MAY_CHANGE = frozenset({"eval_samples"})
@@ -372,13 +373,14 @@ class Config(_Checked):
         """
         task = self.task
         column = DATASETS[task.dataset].column(task.classes, task.shots)
-        defaults = {"dataset": task.dataset} | column.default_values()
+        optimizer = self.inner.inner_optimizer
+        defaults = {"dataset": task.dataset} | column.default_values(optimizer)
         lines = []
         for section, values in self.to_dict().items():
             lines.append(section if isinstance(values, dict) else "run")
             items = values if isinstance(values, dict) else {section: values}
             for name, value in items.items():
-                source = column.source_of(name) if name != "dataset" else ""
+                source = column.source_of(name, optimizer) if name != "dataset" else ""
                 if value != defaults[name]:
                     source = f"* set by you; {source}: {defaults[name]}"
                 lines.append(f"  {name:<16} {value!s:<14} {source}".rstrip())
@@ -437,7 +439,8 @@ def paper_config(
     _known(overrides)
     task = TaskConfig(dataset, classes, shots, 0)  # The choice of column needs checked values.
     _require_known_dataset(dataset)
-    defaults = DATASETS[dataset].column(task.classes, task.shots).default_values()
+    column = DATASETS[dataset].column(task.classes, task.shots)
+    defaults = column.default_values(overrides.get("inner_optimizer", "adam"))
     outer = overrides.get("outer_optimizer", defaults["outer_optimizer"])
     if outer in _KERAS_OPTIMIZERS and "meta_step" not in overrides:
         raise ConfigError(
@@ -450,7 +453,9 @@ def paper_config(
 
 @dataclass(frozen=True)
 class RunOptions(_Checked):
-    """Where and how a run is carried out; none of it changes the result.
+    """Where and how a run is carried out.
+
+    None of it changes the result, but that other numbers of threads round differently.
 
     Args:
         checkpoint: str, directory of checkpoints, learning curves and the run's record.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import csv
+import os
 from pathlib import Path
 
 import numpy as np
@@ -86,5 +87,8 @@ class LearningCurve:
 def write_whole(path: Path, text: str) -> None:
     """Write a file so that a killed process leaves the old one or the new one."""
     part = path.with_name(path.name + ".part")
-    part.write_text(text)
+    with part.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     part.replace(path)

@@ -317,8 +317,8 @@ def run_main(
     """Parses the flags, runs `main` under `absl.app.run` and exits.
 
     A `UserError` ends in one line, `run_omniglot.py: error: ...`, and its exit code; what absl
-    says of a flag likewise, with exit code 2. Log messages below warnings are kept off the
-    terminal unless --verbosity asks for them.
+    says of a flag likewise, with exit code 2, and what the operating system says, with 1. Log
+    messages below warnings are kept off the terminal unless --verbosity asks for them.
 
     Args:
         main: called with the program's name in a list; its return value is the exit code.
@@ -337,6 +337,12 @@ def run_main(
         message = " ".join(str(error).split()).removeprefix("ERROR:: ")
         sys.stderr.write(f"{program}: {getattr(error, 'kind', 'error')}: {message}\n")
         sys.exit(getattr(error, "exit_code", 2))
+    except BrokenPipeError:  # such as --help | head
+        sys.stderr.close()
+        sys.exit(1)
+    except OSError as error:  # a full disk, a folder that is a file …
+        sys.stderr.write(f"{program}: error: {error}\n")
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.stderr.write(f"\n{program}: stopped: interrupted; what was saved is intact\n")
         sys.exit(130)

@@ -32,8 +32,9 @@ class MetaLearner:
     all tasks of the meta-batch in turn, and are neither reset nor interpolated.
 
     Args:
-        model: Functional Keras model with float32 trainable variables and none that a call
-            updates (no moving averages: see ``models.batch_statistics_normalization``).
+        model: Keras model with float32 trainable variables and no ``BatchNormalization`` (see
+            ``models.batch_statistics_normalization``). Variables that a call updates, such as
+            seeds of dropout, are not carried on from call to call.
         inner_optimizer: New Keras optimizer of the inner loop. Default: the paper's Adam,
             learning rate 0.001, β1 = 0, β2 = 0.999, ε = 1e-8.
         loss: Keras loss of the inner steps. Default: softmax cross-entropy from logits, **summed**
@@ -260,12 +261,11 @@ def learner_from_config(
         lanes: How many evaluation tasks run side by side.
     """
     inner, outer = config.inner, config.meta.outer_optimizer
-    adam = {"beta_1": inner.beta_1, "beta_2": inner.beta_2, "epsilon": inner.epsilon}
     constants = {
-        **dict.fromkeys(("adam", "adamw", "adamax", "nadam"), adam),
+        "adam": {"beta_1": inner.beta_1, "beta_2": inner.beta_2, "epsilon": inner.epsilon},
         "rmsprop": {"rho": inner.rho, "momentum": inner.momentum, "epsilon": inner.epsilon},
         "sgd": {"momentum": inner.momentum},
-    }.get(inner.inner_optimizer, {})
+    }[inner.inner_optimizer]
     kind = {"reptile": Reptile, "fomaml": FOMAML}[config.meta.algorithm]
     return kind(
         model,

@@ -127,7 +127,8 @@ def _classifier(
 def _layer_seeds(seed: int | None) -> Sequence[int | None]:
     if seed is None:
         return [None] * 5
-    return [int(s) for s in np.random.SeedSequence(seed).generate_state(5)]
+    # A spawned sequence, so that weights and tasks of one seed have no numbers in common.
+    return [int(s) for s in np.random.SeedSequence(seed).spawn(1)[0].generate_state(5)]
 
 
 class _FusedBatchStatistics(keras.Layer):

@@ -53,23 +53,28 @@ class Column:
         label: str, the column's heading.
         applies: callable (classes, shots) -> bool; the first column that applies is used.
         values: mapping from flat names to what differs from `_EVERY_TABLE`.
+        sgd_values: what differs once more with SGD in the inner loop (Tables 5 and 6).
     """
 
     table: str
     label: str
     applies: Callable[[int, int], bool]
     values: Mapping[str, Any]
+    sgd_values: Mapping[str, Any] = field(default_factory=dict)
 
-    def paper_values(self) -> dict[str, Any]:
+    def paper_values(self, inner_optimizer: str = "adam") -> dict[str, Any]:
         """Returns what the table states, under flat names."""
-        return _EVERY_TABLE | self.values
+        more = self.sgd_values if inner_optimizer == "sgd" else {}
+        return _EVERY_TABLE | self.values | more
 
-    def default_values(self) -> dict[str, Any]:
+    def default_values(self, inner_optimizer: str = "adam") -> dict[str, Any]:
         """Returns every hyper-parameter's default, under flat names, but for `dataset`."""
-        return KERAS_DEFAULTS | ORIGINAL_DEFAULTS | self.paper_values()
+        return KERAS_DEFAULTS | ORIGINAL_DEFAULTS | self.paper_values(inner_optimizer)
 
-    def source_of(self, name: str) -> str:
+    def source_of(self, name: str, inner_optimizer: str = "adam") -> str:
         """Returns where a default comes from, for people."""
+        if inner_optimizer == "sgd" and name in self.sgd_values:
+            return "paper, Tables 5 and 6 (SGD)"
         if name in self.paper_values():
             return f"paper, {self.table} ({self.label})"
         return "Keras' default" if name in KERAS_DEFAULTS else "original's default"
@@ -85,8 +90,10 @@ _TABLE_3_20WAY = {
     "eval_batch": 10,
 }
 _TABLE_4 = {"inner_iters": 8, "train_shots": 15}
+# The experiments with inner SGD (Sec. 6.2 and 6.3) have no meta-batch.
+_TABLES_5_AND_6 = {"meta_batch": 1, "meta_iters": 40_000}
 _TABLE_3_COLUMNS = (
-    Column("Table 3", "5-way", lambda classes, shots: classes < 20, _TABLE_3_5WAY),
+    Column("Table 3", "5-way", lambda classes, shots: classes < 20, _TABLE_3_5WAY, _TABLES_5_AND_6),
     Column("Table 3", "20-way", lambda classes, shots: True, _TABLE_3_20WAY),
 )
 _TABLE_4_COLUMNS = (

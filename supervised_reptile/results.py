@@ -138,18 +138,23 @@ def results_table(root: Path) -> str:
 
 
 def _table_row(record: Mapping[str, Any], path: Path) -> str:
-    config = Config.from_dict(record["config"])
-    task, algorithm, transductive = config.task, config.meta.algorithm, config.eval.transductive
-    full = DATASETS[task.dataset].column(task.classes, task.shots).paper_values()["meta_iters"]
+    evaluated = Config.from_dict(record["config"])
+    trained = Config.from_dict(record.get("trained_with", record["config"]))
+    task, transductive = evaluated.task, evaluated.eval.transductive
+    algorithm, optimizer = trained.meta.algorithm, trained.inner.inner_optimizer
+    column = DATASETS[task.dataset].column(task.classes, task.shots)
+    full = column.paper_values(optimizer)["meta_iters"]
     length = f"{record['iterations']:,}"
     if record["iterations"] < full:
         length += f" (shortened from {full:,})"
     key = (task.dataset, algorithm, transductive, task.classes, task.shots)
-    mean, spread = PUBLISHED.get(key, (None, None))
+    # The published rows were trained with Adam and interpolation.
+    as_published = (optimizer, trained.meta.outer_optimizer) == ("adam", "interpolation")
+    mean, spread = PUBLISHED.get(key, (None, None)) if as_published else (None, None)
     cells = [
         task.dataset,
         f"{task.shots}-shot {task.classes}-way{', transductive' if transductive else ''}",
-        {"reptile": "Reptile", "fomaml": "FOMAML"}[algorithm],
+        {"reptile": "Reptile", "fomaml": "FOMAML"}[algorithm] + f", {optimizer}",
         length,
         *(_percent(record["accuracy"][split]) for split in ("train", "test")),
         "" if mean is None else f"{mean:g} ± {spread:g}",
@@ -161,7 +166,9 @@ def _table_row(record: Mapping[str, Any], path: Path) -> str:
 
 def _percent(accuracy: Mapping[str, Any]) -> str:
     interval = accuracy["interval95"]
-    return f"{100 * accuracy['mean']:.1f}" + (f" ± {100 * interval:.1f}" if interval else "")
+    return f"{100 * accuracy['mean']:.1f}" + (
+        "" if interval is None else f" ± {100 * interval:.1f}"
+    )
 
 
 def write_readme_table(readme: Path, root: Path) -> None:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import signal
 import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 
 import keras
 import tensorflow as tf
 
 from supervised_reptile.config import Config, RunOptions
 from supervised_reptile.datasets import load_dataset
+from supervised_reptile.errors import RunInterrupted
 from supervised_reptile.evaluation import Accuracy, evaluate
 from supervised_reptile.learners import learner_from_config
 from supervised_reptile.results import write_record
 from supervised_reptile.training import Trainer
+
+# Each is a part of the graph of its own: many would take long to trace.
+_MOST_LANES = 8
 
 
 def run(
@@ -53,7 +57,7 @@ def run(
         config,
         build_model(config),
         input_scale=dataset.pixel_scale,
-        lanes=inter_op,  # independent tasks side by side
+        lanes=min(inter_op, _MOST_LANES),  # independent tasks side by side
     )
     trainer = Trainer(learner, dataset, config, options)
     trained_with, name = None, "results.json"
@@ -66,17 +70,22 @@ def run(
 
     started = time.perf_counter()
     accuracies = {}
-    for split in dataset.splits:
-        accuracies[split] = evaluate(
-            learner,
-            trainer.examples,
-            dataset,
-            split,
-            config,
-            tasks_per_call=options.eval_tasks_per_batch,
-            progress=options.progress,
-        )
-        print(f"{split} accuracy: {accuracies[split]}", flush=True)
+    try:
+        for split in dataset.splits:
+            accuracies[split] = evaluate(
+                learner,
+                trainer.examples,
+                dataset,
+                split,
+                config,
+                tasks_per_call=options.eval_tasks_per_batch,
+                progress=options.progress,
+            )
+            print(f"{split} accuracy: {accuracies[split]}", flush=True)
+    except KeyboardInterrupt:
+        raise RunInterrupted(
+            "the training is complete and saved; the same command evaluates it", signal.SIGINT
+        ) from None
     path = trainer.directory / name
     write_record(
         path,
@@ -113,4 +122,4 @@ def set_threads(intra_op: int, inter_op: int) -> None:
 
 def _evaluation_name(config: Config) -> str:
     task, mode = config.task, "transductive" if config.eval.transductive else "non-transductive"
-    return str(Path(f"results-{task.shots}shot-{task.classes}way-{mode}.json"))
+    return f"results-{task.shots}shot-{task.classes}way-{mode}.json"

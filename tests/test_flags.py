@@ -116,6 +116,7 @@ def test_published_gradient_combination_command():
         "inner_batch: 10 -> 25",
         "inner_iters: 5 -> 4",
         "algorithm: reptile -> fomaml",
+        "meta_batch: 5 -> 1",
         "meta_iters: 100000 -> 40000",
         "meta_step: 1.0 -> 0.25",
         "eval_batch: 5 -> 25",
@@ -123,6 +124,8 @@ def test_published_gradient_combination_command():
         "eval_interval: 10 -> 1",
     ]
     assert options_from_flags(values).checkpoint == "g4_ckpt"
+    preset = config_of(f"--flagfile={ROOT}/configs/gradient-combinations.cfg --foml")
+    assert config_from_flags(values) == preset
 
 
 EXAMPLE = {int: "3", int | None: "3", float: "0.25", str: "some-text"}
@@ -268,7 +271,7 @@ PRESETS = {
     "overlap-meta-step": ABLATION | {"inner_batch": 100, "meta_step": 0.25},
     "quickstart": TABLE_3[5]
     | {"dataset": "glyphs", "classes": 5, "shots": 1, "transductive": True}
-    | {"meta_iters": 1000, "eval_samples": 400},
+    | {"meta_iters": 1000, "eval_samples": 250},
 }
 
 

@@ -7,7 +7,6 @@ import tensorflow as tf
 from helpers import dense_model, tiny_config, vector_dataset
 from numpy_reference import Adam, DenseNet, Sgd, inner_steps, meta_iteration
 
-from supervised_reptile import learners
 from supervised_reptile.learners import FOMAML, Reptile, learner_from_config, paper_adam
 from supervised_reptile.models import omniglot_model
 from supervised_reptile.tasks import evaluation_tasks, random_stream, training_tasks
@@ -309,4 +308,32 @@ def test_refuses_what_it_cannot_train():
     tasks = training_tasks(random_stream(0, "training", 0), dataset, config)
     with pytest.raises(ValueError, match="last"):
         FOMAML(dense_model()).train_step(tf.constant(dataset.images), tasks, 1.0)
-    assert learners.MetaLearner.__doc__
+
+
+@pytest.mark.parametrize("transductive", [True, False])
+def test_fine_tuned_predictions_of_the_real_network_by_hand(transductive):
+    """Keras, eagerly, step by step on the stock layers, against the compiled evaluation."""
+    dataset = vector_dataset(size=28)
+    config = tiny_config(inner_optimizer="sgd", learning_rate=0.01, eval_iters=3)
+    model = omniglot_model(3, filters=4, seed=5)
+    learner = learner_from_config(config, model)
+    tasks = evaluation_tasks(0, "evaluation", dataset, "test", config, range(3))
+    logits = learner.predict_tasks(tf.Variable(dataset.images), tasks, transductive=transductive)
+    images = dataset.images.astype(np.float32)
+    start = model.get_weights()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum")
+    for i in range(3):
+        model.set_weights(start)
+        optimizer = keras.optimizers.SGD(0.01)
+        for rows, labels in zip(tasks.steps.indices[i], tasks.steps.labels[i], strict=True):
+            with tf.GradientTape() as tape:
+                value = loss(labels, model(images[rows]))
+            gradients = tape.gradient(value, model.trainable_variables)
+            optimizer.apply(gradients, model.trainable_variables)
+        support, queries = images[tasks.support[i]], images[tasks.queries[i]]
+        if transductive:
+            expected = model(queries).numpy()
+        else:
+            expected = [model(np.concatenate([support, q[None]])).numpy()[-1] for q in queries]
+        np.testing.assert_allclose(logits[i], expected, rtol=1e-2, atol=2e-3)
+    assert np.abs(np.asarray(expected) - model(queries).numpy()).max() > 0.01 or transductive

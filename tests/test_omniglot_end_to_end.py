@@ -4,8 +4,11 @@ import json
 import os
 import subprocess
 import sys
+import time
 
+import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import PROJECT
 
 
@@ -53,3 +56,30 @@ def test_one_training_serves_other_evaluations(trained):
     path = trained / "model_checkpoint" / "results-5shot-5way-non-transductive.json"
     accuracy = json.loads(path.read_text())["accuracy"]["test"]["mean"]
     assert accuracy > 0.75  # five examples tell more than one
+
+
+def test_the_real_job_killed_and_resumed_ends_with_the_same_bits(tmp_path):
+    """The paper's network with its default threads, on the embedded data, killed with SIGKILL."""
+    flags = "--dataset=glyphs --shots=1 --meta-iters=24 --eval-samples=2 --eval-interval=8"
+    command = [sys.executable, PROJECT / "run_omniglot.py", *flags.split(), "--noprogress"]
+    command += ["--checkpoint-interval=4"]
+    run([*command, "--checkpoint=whole"], tmp_path)
+    with subprocess.Popen([*command, "--checkpoint=killed"], cwd=tmp_path) as process:
+        while not (tmp_path / "killed" / "ckpt-8.index").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+    assert not (tmp_path / "killed" / "results.json").exists()
+    run([*command, "--checkpoint=killed"], tmp_path)
+    whole, killed = (
+        tf.train.load_checkpoint(str(tmp_path / name / "ckpt-24")) for name in ("whole", "killed")
+    )
+    names = [n for n in whole.get_variable_to_shape_map() if n.startswith(("weights", "inner"))]
+    assert len(names) > 18
+    for name in names:
+        np.testing.assert_array_equal(whole.get_tensor(name), killed.get_tensor(name))
+    records = [
+        json.loads((tmp_path / name / "results.json").read_text())["accuracy"]
+        for name in ("whole", "killed")
+    ]
+    assert records[0] == records[1]

@@ -127,6 +127,21 @@ def test_a_shortened_run_is_said_to_be_shortened(tmp_path):
     assert "[b-full](results/b-full/results.json)" in full
 
 
+def test_a_row_names_what_was_trained_not_what_it_was_evaluated_with(tmp_path):
+    accuracies = {"train": Accuracy(0.75, 0.0, 100), "test": Accuracy(0.5, 0.02, 100)}
+    write_record(
+        tmp_path / "results-evaluation.json",
+        paper_config("omniglot", shots=1, transductive=True),
+        accuracies,
+        iterations=40_000,
+        training_seconds=90,
+        evaluation_seconds=1,
+        trained_with=paper_config("omniglot", algorithm="fomaml", inner_optimizer="sgd"),
+    )
+    row = results.results_table(tmp_path).splitlines()[-1]
+    assert "| FOMAML, sgd | 40,000 | 75.0 ± 0.0 | 50.0 ± 2.0 |  |" in row
+
+
 def test_a_readme_without_the_marks_is_refused(tmp_path):
     (tmp_path / "README.md").write_text("nothing here\n")
     with pytest.raises(ValueError, match="<!-- results -->"):

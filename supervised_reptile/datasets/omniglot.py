@@ -287,8 +287,8 @@ def load(*, data_dir: Path, seed: int, progress: bool = True) -> FewShotDataset:
     if not _is_prepared(builder):
         if not tree_files(data_dir / "omniglot"):
             raise DatasetNotFoundError(
-                f"Omniglot is not in {data_dir}/omniglot: run ./fetch_data.sh to fetch it, or use "
-                "--dataset glyphs, which needs no download"
+                f"Omniglot is not in {data_dir}/omniglot: run ./fetch_data.sh --data_dir "
+                f"{data_dir}, or use --dataset glyphs, which needs no download"
             )
         prepare(data_dir, progress=progress)
         builder = Omniglot(data_dir=data_dir)

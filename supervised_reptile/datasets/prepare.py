@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -47,9 +48,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data_dir",
         "--data-dir",
-        default="data",
+        default=os.environ.get("SUPERVISED_REPTILE_DATA") or "data",
         metavar="DIR",
-        help="where to store the data (default: data)",
+        help="where to store the data (default: data, or the environment variable "
+        "SUPERVISED_REPTILE_DATA)",
     )
     parser.add_argument(
         "--url",
@@ -89,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print(f"\n{_PROGRAM}: interrupted; run it again to continue", file=sys.stderr)
-        return 1
+        return 130
     print(f"Omniglot is ready in {path}")
     return 0
 
