@@ -58,6 +58,24 @@ class Adam:
         return new
 
 
+class RmsProp:
+    """As Keras has it, ε inside the root; the slot lives as long as the object does."""
+
+    def __init__(self, learning_rate, rho=0.9, epsilon=1e-8):
+        self.learning_rate, self.rho, self.epsilon = learning_rate, rho, epsilon
+        self.v = None
+
+    def step(self, weights, gradients):
+        if self.v is None:
+            self.v = [np.zeros_like(w) for w in weights]
+        pairs = zip(self.v, gradients, strict=True)
+        self.v = [self.rho * v + (1 - self.rho) * g * g for v, g in pairs]
+        return [
+            w - self.learning_rate * g / np.sqrt(v + self.epsilon)
+            for w, g, v in zip(weights, gradients, self.v, strict=True)
+        ]
+
+
 def inner_steps(net, optimizer, examples, indices, labels, weight_decay):
     """Take a step a mini-batch; returns the weights before the last step."""
     before_last = net.weights

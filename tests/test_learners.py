@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import dense_model, tiny_config, vector_dataset
-from numpy_reference import Adam, DenseNet, Sgd, inner_steps, meta_iteration
+from numpy_reference import Adam, DenseNet, RmsProp, Sgd, inner_steps, meta_iteration
 
 from supervised_reptile.learners import FOMAML, Reptile, learner_from_config, paper_adam
 from supervised_reptile.models import omniglot_model
@@ -31,9 +31,12 @@ ALGORITHMS = {
 }
 
 
+OPTIMIZERS = {"adam": Adam, "sgd": Sgd, "rmsprop": RmsProp}
+
+
 @pytest.mark.parametrize("replacement", [False, True], ids=["dealt", "replacement"])
 @pytest.mark.parametrize("weight_decay", [1.0, 0.97])
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_agrees_with_the_numpy_program(algorithm, optimizer, weight_decay, replacement):
     config = tiny_config(
@@ -49,7 +52,7 @@ def test_agrees_with_the_numpy_program(algorithm, optimizer, weight_decay, repla
     examples = tf.constant(dataset.images)
     flat_examples = dataset.images.reshape(len(dataset.images), -1)
     expected = [w.astype(np.float64) for w in model.get_weights()]
-    reference = Adam(0.02) if optimizer == "adam" else Sgd(0.02)
+    reference = OPTIMIZERS[optimizer](0.02)
     initial = expected
 
     for iteration in range(config.meta.meta_iters):
@@ -79,7 +82,7 @@ def test_agrees_with_the_numpy_program(algorithm, optimizer, weight_decay, repla
         )
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_fine_tuned_predictions_agree_with_the_numpy_program(optimizer):
     config = tiny_config(inner_optimizer=optimizer, learning_rate=0.02, weight_decay=0.98)
     dataset = vector_dataset()
@@ -92,7 +95,7 @@ def test_fine_tuned_predictions_agree_with_the_numpy_program(optimizer):
     assert logits.shape == (5, 3, 3)
     for i in range(5):
         net = DenseNet(model.get_weights())
-        reference = Adam(0.02) if optimizer == "adam" else Sgd(0.02)
+        reference = OPTIMIZERS[optimizer](0.02)
         inner_steps(
             net, reference, flat_examples, tasks.steps.indices[i], tasks.steps.labels[i], 0.98
         )
