@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from supervised_reptile.errors import RunError
+
 # Running accuracies are means over this many points, not over the whole history.
 _RUNNING_WINDOW = 50
 
@@ -24,6 +26,9 @@ class LearningCurve:
         splits: Names of the splits, ``"train"`` among them.
         iteration: Meta-iterations done so far. Points from there on, which a killed run may have
             left, will be computed again and are dropped.
+
+    Raises:
+        RunError: TensorBoard's logs cannot be written.
     """
 
     def __init__(self, directory: Path, splits: tuple[str, ...], iteration: int) -> None:
@@ -40,7 +45,13 @@ class LearningCurve:
         write_whole(self._path, "".join(",".join(line) + "\n" for line in text))
         self._file = self._path.open("a", newline="")
         self._writer = csv.writer(self._file, lineterminator="\n")
-        self._logs = {s: tf.summary.create_file_writer(str(directory / s)) for s in splits}
+        try:
+            self._logs = {s: tf.summary.create_file_writer(str(directory / s)) for s in splits}
+        except tf.errors.OpError as error:
+            raise RunError(
+                "--checkpoint: cannot write TensorBoard's logs into the folders "
+                f"{', '.join(splits)} of {directory}"
+            ) from error
 
     def __enter__(self) -> LearningCurve:
         return self

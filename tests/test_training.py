@@ -637,3 +637,13 @@ def test_running_accuracies_forget(tmp_path):
 
 def test_the_configuration_on_disk_is_the_one_that_ran(finished):
     assert Config.from_json((finished / "config.json").read_text()) == tiny_config()
+
+
+def test_a_file_where_the_logs_should_be_is_one_line(tmp_path):
+    (tmp_path / "train").write_text("not a folder")
+    trainer = new_trainer(tmp_path, tiny_config())
+    trainer.prepare()
+    with pytest.raises(
+        RunError, match="logs into the folders train, test of"
+    ):
+        trainer.train()
