@@ -643,7 +643,5 @@ def test_a_file_where_the_logs_should_be_is_one_line(tmp_path):
     (tmp_path / "train").write_text("not a folder")
     trainer = new_trainer(tmp_path, tiny_config())
     trainer.prepare()
-    with pytest.raises(
-        RunError, match="logs into the folders train, test of"
-    ):
+    with pytest.raises(RunError, match="logs into the folders train, test of"):
         trainer.train()
