@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -70,16 +71,61 @@ def evaluate(
         tasks_per_call: Tasks in one call of the compiled program, at least 1.
         progress: Whether to show a progress bar.
     """
-    total, accuracies = config.eval.eval_samples, []
+    (accuracy,) = evaluate_each_way(
+        learner,
+        examples,
+        dataset,
+        split,
+        config,
+        (config.eval.transductive,),
+        tasks_per_call=tasks_per_call,
+        progress=progress,
+    )
+    return accuracy
+
+
+def evaluate_each_way(
+    learner: MetaLearner,
+    examples: tf.Tensor,
+    dataset: FewShotDataset,
+    split: str,
+    config: Config,
+    transductive: Sequence[bool],
+    *,
+    tasks_per_call: int = 32,
+    progress: bool = True,
+) -> list[Accuracy]:
+    """As :func:`evaluate`, in several settings after one and the same fine-tuning.
+
+    Args:
+        learner: The learner to evaluate.
+        examples: ``dataset.images`` as a tensor.
+        dataset: Where the tasks are drawn from.
+        split: Name of the split, e.g. ``"test"``.
+        config: As for :func:`evaluate`, less ``transductive``.
+        transductive: The settings, one or both.
+        tasks_per_call: Tasks in one call of the compiled program, at least 1.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The accuracy of each setting.
+    """
+    total, found = config.eval.eval_samples, []
     with tqdm(total=total, desc=f"{split} tasks", unit="task", disable=not progress) as bar:
         for first in range(0, total, tasks_per_call):
             positions = range(first, min(first + tasks_per_call, total))
             tasks = evaluation_tasks(config.seed, "evaluation", dataset, split, config, positions)
-            logits = learner.predict_tasks(examples, tasks, transductive=config.eval.transductive)
-            accuracies.extend(task_accuracies(logits))
+            logits = learner.predict_tasks_each_way(examples, tasks, transductive)
+            found.append([task_accuracies(each) for each in logits])
             bar.update(len(positions))
-            bar.set_postfix_str(f"accuracy {100 * np.mean(accuracies):.2f} %", refresh=False)
-    return Accuracy.of(np.asarray(accuracies))
+            means = " / ".join(f"{100 * np.mean(each):.2f} %" for each in _joined(found))
+            bar.set_postfix_str(f"accuracy {means}", refresh=False)
+    return [Accuracy.of(each) for each in _joined(found)]
+
+
+def _joined(found: list[list[np.ndarray]]) -> list[np.ndarray]:
+    """One array a setting from one list of arrays a call."""
+    return [np.concatenate(each) for each in zip(*found, strict=True)]
 
 
 def task_accuracies(logits: np.ndarray) -> np.ndarray:

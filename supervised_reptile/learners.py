@@ -131,13 +131,29 @@ class MetaLearner:
         Returns:
             float32 [tasks, queries, outputs], e.g. logits.
         """
-        return self._evaluate_tasks(
+        return self.predict_tasks_each_way(examples, tasks, (transductive,))[0]
+
+    def predict_tasks_each_way(
+        self, examples: tf.Tensor, tasks: EvaluationTasks, transductive: Sequence[bool]
+    ) -> np.ndarray:
+        """As :meth:`predict_tasks`, in several settings after one and the same fine-tuning.
+
+        Args:
+            examples: All stored examples, [num_examples, ...].
+            tasks: The tasks, as drawn by ``tasks.evaluation_tasks``.
+            transductive: The settings, one or both.
+
+        Returns:
+            float32 [settings, tasks, queries, outputs].
+        """
+        outputs = self._evaluate_tasks(
             examples,
             _as_tensors(tasks.steps),
             tf.convert_to_tensor(tasks.support),
             tf.convert_to_tensor(tasks.queries),
-            transductive,
+            tuple(transductive),
         ).numpy()
+        return outputs.swapaxes(0, 1)
 
     def _meta_iteration(self, examples, steps, last, meta_step):
         weights = self._inner.fast_weights
@@ -189,7 +205,9 @@ class MetaLearner:
                 inner.fast_weights.load(start)
                 inner.fast_weights.copy_optimizer_state(self._inner.fast_weights)
                 inner.run(examples, steps[0][i], steps[1][i])
-                return self._predict(inner, examples, support[i], queries[i], transductive)
+                return tf.stack(
+                    [self._predict(inner, examples, support[i], queries[i], t) for t in transductive]
+                )
 
             return tf.map_fn(one_task, mine, fn_output_signature=tf.float32, parallel_iterations=1)
 

@@ -8,8 +8,10 @@ import tensorflow as tf
 from helpers import dense_model, tiny_config, vector_dataset
 from scipy import stats
 
-from supervised_reptile.evaluation import Accuracy, evaluate, task_accuracies
+from supervised_reptile.evaluation import Accuracy, evaluate, evaluate_each_way, task_accuracies
 from supervised_reptile.learners import learner_from_config
+from supervised_reptile.models import omniglot_model
+from supervised_reptile.tasks import evaluation_tasks
 
 
 def test_task_accuracies_by_hand():
@@ -64,11 +66,11 @@ class Stub:
         self._logits = logits
         self.tasks, self.sizes, self.transductive = [], [], set()
 
-    def predict_tasks(self, examples, tasks, *, transductive):
+    def predict_tasks_each_way(self, examples, tasks, transductive):
         self.tasks += [tuple(row) for row in np.hstack([tasks.support, tasks.queries]).tolist()]
         self.sizes.append(len(tasks.queries))
-        self.transductive.add(transductive)
-        return np.stack([self._logits(queries) for queries in tasks.queries])
+        self.transductive.update(transductive)
+        return np.stack([[self._logits(queries) for queries in tasks.queries]] * len(transductive))
 
 
 def perfect(queries):
@@ -160,6 +162,29 @@ def test_a_real_learner_gives_the_same_accuracy_in_any_grouping_and_again():
     ]
     assert found[0] == found[1] == found[2]
     assert 0 < found[0].mean < 1
+
+
+def test_both_settings_from_one_fine_tuning_are_what_each_gives_alone():
+    config = tiny_config(eval_samples=9, learning_rate=0.05)
+    dataset = vector_dataset(size=28)
+    examples = tf.constant(dataset.images)
+    learner = learner_from_config(config, omniglot_model(3, filters=4, seed=1))
+
+    def alone(transductive):
+        one = config.replace(transductive=transductive)
+        return evaluate(learner, examples, dataset, "train", one, progress=False)
+
+    both = evaluate_each_way(
+        learner, examples, dataset, "train", config, (False, True), progress=False
+    )
+    assert both == [alone(False), alone(True)]
+    tasks = evaluation_tasks(3, "evaluation", dataset, "train", config, range(4))
+    logits = learner.predict_tasks_each_way(examples, tasks, (False, True))
+    for each, transductive in zip(logits, (False, True), strict=True):
+        np.testing.assert_array_equal(
+            each, learner.predict_tasks(examples, tasks, transductive=transductive)
+        )
+    assert np.abs(logits[0] - logits[1]).max() > 1e-3  # batch statistics tell the two apart
 
 
 def test_the_progress_bar_can_be_off(capsys):
