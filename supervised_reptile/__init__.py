@@ -23,6 +23,7 @@ _HOMES = {
     "learner_from_config": "learners",
     "evaluate": "evaluation",
     "Trainer": "training",
+    "load_pretrained": "pretrained",
 }
 __all__ = [*_HOMES, "__version__"]
 

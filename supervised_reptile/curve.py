@@ -103,3 +103,49 @@ def write_whole(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
+
+
+def read_curve(path: Path) -> dict[str, np.ndarray]:
+    """Read a ``curve.csv``.
+
+    Returns:
+        Column name to float64 [points]: iteration, seconds, meta_step, inner_loss, each split.
+    """
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {name: np.array([float(row[name]) for row in rows]) for name in rows[0]} if rows else {}
+
+
+def trailing_mean(values: np.ndarray, window: int) -> np.ndarray:
+    """Mean of each value and those before it, ``window`` in all.
+
+    Args:
+        values: float64 [points].
+        window: At least 1.
+
+    Returns:
+        float64 [points − window + 1], nothing where there are fewer points.
+    """
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    return (sums[window:] - sums[:-window]) / window
+
+
+def first_reached(
+    curve: dict[str, np.ndarray], split: str, target: float, window: int
+) -> tuple[int, float] | None:
+    """When the trailing mean of a split's accuracy first was at least ``target``.
+
+    Args:
+        curve: As `read_curve` gives it.
+        split: Name of the split.
+        target: Accuracy in [0, 1].
+        window: Points in the mean, at least 1.
+
+    Returns:
+        Meta-iterations done and seconds taken by then, or ``None``.
+    """
+    above = np.flatnonzero(trailing_mean(curve[split], window) >= target)
+    if not len(above):
+        return None
+    at = above[0] + window - 1
+    return int(curve["iteration"][at]), float(curve["seconds"][at])

@@ -74,9 +74,12 @@ class MetaLearner:
         self.outer_optimizer = outer_optimizer
         if outer_optimizer is not None:
             outer_optimizer.build(model.trainable_variables)
+        self._loss = loss or keras.losses.SparseCategoricalCrossentropy(
+            from_logits=True, reduction="sum"
+        )
         self._inner = InnerLoop(
             model,
-            loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum"),
+            self._loss,
             FastWeights(model.trainable_variables, self.inner_optimizer),
             weight_decay=weight_decay,
             input_scale=input_scale,
@@ -86,6 +89,33 @@ class MetaLearner:
         # Shapes of tasks may differ between uses (the last group of an evaluation is smaller).
         self._meta_iteration = tf.function(self._meta_iteration, reduce_retracing=True)
         self._evaluate_tasks = tf.function(self._evaluate_tasks, reduce_retracing=True)
+
+    def compiled_model(self) -> keras.Model:
+        """A copy of the model, compiled with the loss and the inner optimizer with its state.
+
+        It fine-tunes as an evaluation does (``fit``, ``train_on_batch``), and a ``.keras`` file
+        of it holds the optimizer's slots and step count beside the weights.
+        """
+        model = keras.models.clone_model(self.model)
+        model.set_weights(self.model.get_weights())
+        model.compile(
+            optimizer=self._inner.fast_weights.optimizer_for(model.trainable_variables),
+            loss=self._loss,
+            metrics=["accuracy"],
+        )
+        return model
+
+    def take_optimizer_state(self, optimizer: keras.optimizers.Optimizer) -> None:
+        """Start from the slots and step count of a model's optimizer; the learning rate stays.
+
+        Args:
+            optimizer: Of the kind of the inner optimizer and built on this model's weights, such
+                as that of a :meth:`compiled_model` or of what ``load_pretrained`` gives.
+
+        Raises:
+            ValueError: It is of another kind, or was built on other weights.
+        """
+        self._inner.fast_weights.take_optimizer_state(optimizer)
 
     def direction(self, start: tf.Tensor, before_last: tf.Tensor, after: tf.Tensor) -> tf.Tensor:
         """The direction d a task contributes to the outer update.
@@ -205,9 +235,8 @@ class MetaLearner:
                 inner.fast_weights.load(start)
                 inner.fast_weights.copy_optimizer_state(self._inner.fast_weights)
                 inner.run(examples, steps[0][i], steps[1][i])
-                return tf.stack(
-                    [self._predict(inner, examples, support[i], queries[i], t) for t in transductive]
-                )
+                task = support[i], queries[i]
+                return tf.stack([self._predict(inner, examples, *task, t) for t in transductive])
 
             return tf.map_fn(one_task, mine, fn_output_signature=tf.float32, parallel_iterations=1)
 

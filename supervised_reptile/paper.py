@@ -139,28 +139,3 @@ DATASETS: dict[str, DatasetFacts] = {
     ),
 }
 """Name of a data set -> what is known of it."""
-
-PUBLISHED: dict[tuple[str, str, bool, int, int], tuple[float, float]] = {
-    # Table 2
-    ("omniglot", "fomaml", True, 5, 1): (98.3, 0.5),
-    ("omniglot", "fomaml", True, 5, 5): (99.2, 0.2),
-    ("omniglot", "fomaml", True, 20, 1): (89.4, 0.5),
-    ("omniglot", "fomaml", True, 20, 5): (97.9, 0.1),
-    ("omniglot", "reptile", False, 5, 1): (95.39, 0.09),
-    ("omniglot", "reptile", False, 5, 5): (98.90, 0.10),
-    ("omniglot", "reptile", False, 20, 1): (88.14, 0.15),
-    ("omniglot", "reptile", False, 20, 5): (96.65, 0.33),
-    ("omniglot", "reptile", True, 5, 1): (97.68, 0.04),
-    ("omniglot", "reptile", True, 5, 5): (99.48, 0.06),
-    ("omniglot", "reptile", True, 20, 1): (89.43, 0.14),
-    ("omniglot", "reptile", True, 20, 5): (97.12, 0.32),
-    # Table 1
-    ("miniimagenet", "fomaml", True, 5, 1): (48.07, 1.75),
-    ("miniimagenet", "fomaml", True, 5, 5): (63.15, 0.91),
-    ("miniimagenet", "reptile", False, 5, 1): (47.07, 0.26),
-    ("miniimagenet", "reptile", False, 5, 5): (62.74, 0.37),
-    ("miniimagenet", "reptile", True, 5, 1): (49.97, 0.32),
-    ("miniimagenet", "reptile", True, 5, 5): (65.99, 0.58),
-}
-"""(data set, algorithm, transductive, classes, shots) -> the paper's test accuracy and its ± in
-percent: mean and spread of three runs of full length."""

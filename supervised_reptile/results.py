@@ -1,8 +1,4 @@
-"""The record of a run: what was computed, with what, where, and how it came out.
-
-``python -m supervised_reptile.results`` writes the table of the records under ``results/`` into
-``README.md``.
-"""
+"""The record of a run: what was computed, with what, where, and how it came out."""
 
 from __future__ import annotations
 
@@ -13,7 +9,6 @@ import math
 import os
 import platform
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +18,6 @@ import tensorflow as tf
 from supervised_reptile.config import Config
 from supervised_reptile.curve import write_whole
 from supervised_reptile.evaluation import Accuracy
-from supervised_reptile.paper import DATASETS, PUBLISHED
 
 _PACKAGES = (
     *("supervised-reptile", "tensorflow", "tensorflow-cpu", "keras"),
@@ -116,75 +110,3 @@ def _commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return result.stdout.strip()
-
-
-def results_table(root: Path) -> str:
-    """The table of all records below a folder, in Markdown, sorted by their paths.
-
-    A run shorter than the paper's is marked as such, and the published number stands beside it
-    for orientation only.
-
-    Args:
-        root: Folder that holds ``**/results*.json``.
-    """
-    lines = [
-        "| data set | task | algorithm | meta-iterations | training classes | test classes "
-        "| paper | training time | record |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for path in sorted(root.rglob("results*.json")):
-        lines.append(_table_row(json.loads(path.read_text()), path.relative_to(root.parent)))
-    return "\n".join(lines) + "\n"
-
-
-def _table_row(record: Mapping[str, Any], path: Path) -> str:
-    evaluated = Config.from_dict(record["config"])
-    trained = Config.from_dict(record.get("trained_with", record["config"]))
-    task, transductive = evaluated.task, evaluated.eval.transductive
-    algorithm, optimizer = trained.meta.algorithm, trained.inner.inner_optimizer
-    column = DATASETS[task.dataset].column(task.classes, task.shots)
-    full = column.paper_values(optimizer)["meta_iters"]
-    length = f"{record['iterations']:,}"
-    if record["iterations"] < full:
-        length += f" (shortened from {full:,})"
-    key = (task.dataset, algorithm, transductive, task.classes, task.shots)
-    # The published rows were trained with Adam and interpolation.
-    as_published = (optimizer, trained.meta.outer_optimizer) == ("adam", "interpolation")
-    mean, spread = PUBLISHED.get(key, (None, None)) if as_published else (None, None)
-    cells = [
-        task.dataset,
-        f"{task.shots}-shot {task.classes}-way{', transductive' if transductive else ''}",
-        {"reptile": "Reptile", "fomaml": "FOMAML"}[algorithm] + f", {optimizer}",
-        length,
-        *(_percent(record["accuracy"][split]) for split in ("train", "test")),
-        "" if mean is None else f"{mean:g} ± {spread:g}",
-        f"{record['training_seconds'] / 60:.1f} min, {record['environment']['cores']} cores",
-        f"[{path.parent.name}]({path.as_posix()})",
-    ]
-    return f"| {' | '.join(cells)} |"
-
-
-def _percent(accuracy: Mapping[str, Any]) -> str:
-    interval = accuracy["interval95"]
-    return f"{100 * accuracy['mean']:.1f}" + (
-        "" if interval is None else f" ± {100 * interval:.1f}"
-    )
-
-
-def write_readme_table(readme: Path, root: Path) -> None:
-    """Put the table of the records below ``root`` between the marks of a README.
-
-    Raises:
-        ValueError: The file has no ``<!-- results -->`` … ``<!-- /results -->``.
-    """
-    begin, end = "<!-- results -->\n", "<!-- /results -->"
-    before, found, rest = readme.read_text().partition(begin)
-    _, closed, after = rest.partition(end)
-    if not (found and closed):
-        raise ValueError(f"{readme} must hold the marks {begin.strip()} and {end}")
-    write_whole(readme, f"{before}{begin}{results_table(root)}{end}{after}")
-
-
-if __name__ == "__main__":
-    project = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
-    write_readme_table(project / "README.md", project / "results")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import keras
 import tensorflow as tf
@@ -13,8 +14,9 @@ import tensorflow as tf
 from supervised_reptile.config import Config, RunOptions
 from supervised_reptile.datasets import load_dataset
 from supervised_reptile.errors import RunInterrupted
-from supervised_reptile.evaluation import Accuracy, evaluate
+from supervised_reptile.evaluation import Accuracy, evaluate_each_way
 from supervised_reptile.learners import learner_from_config
+from supervised_reptile.pretrained import load_pretrained, model_facts, pretrained_names
 from supervised_reptile.results import write_record
 from supervised_reptile.training import Trainer
 
@@ -28,8 +30,9 @@ def run(
     """Train (or restore) a learner, evaluate it on every split and write the record.
 
     Leaves in ``options.checkpoint``: ``config.json``, checkpoints, ``curve.csv``, TensorBoard
-    logs, ``model.keras`` and ``results.json`` (or, with ``options.pretrained``, a results file
-    named for the evaluation, so that several evaluations of one training stand side by side).
+    logs, ``model.keras`` (with the optimizer's state) and ``results.json`` (or, with
+    ``options.pretrained``, a results file named for the evaluation, so that several evaluations
+    of one training stand side by side).
 
     Args:
         config: What to compute.
@@ -42,6 +45,46 @@ def run(
     Raises:
         RunError: See ``training.Trainer``.
         RunInterrupted: A signal stopped the training; it is saved.
+        DatasetNotFoundError: The data set is not there.
+    """
+    trainer = open_run(config, options, build_model)
+    trained_with, path = None, trainer.directory / "results.json"
+    if options.pretrained:
+        trained_with = _restore(trainer)
+        path = trainer.directory / evaluation_record(config)
+    else:
+        train(trainer)
+    (accuracies,) = evaluate_and_record(trainer, [(config, path)], options, trained_with)
+    return accuracies
+
+
+def _restore(trainer: Trainer) -> Config:
+    """Load the run's checkpoint, or the network of that name that comes with the package."""
+    name = trainer.directory.name
+    if trainer.has_checkpoint or name not in pretrained_names():
+        return trainer.restore_for_evaluation()
+    facts = model_facts(name)
+    trained = Config.from_dict(facts["training"])
+    trainer.take_over_for_evaluation(
+        load_pretrained(name), trained, facts["iterations"], facts["training_seconds"]
+    )
+    trainer.directory.mkdir(parents=True, exist_ok=True)  # for the record
+    print(f"evaluating {name}, which comes with the package")
+    return trained
+
+
+def open_run(
+    config: Config, options: RunOptions, build_model: Callable[[Config], keras.Model]
+) -> Trainer:
+    """Print the configuration, load the data and make a learner with its trainer.
+
+    Args:
+        config: What to compute.
+        options: Where and how.
+        build_model: Makes the network of a configuration, with weights drawn by its seed.
+
+    Raises:
+        RunError: The directory of checkpoints cannot be used.
         DatasetNotFoundError: The data set is not there.
     """
     intra_op, inter_op = options.threads(config.task.dataset)
@@ -59,45 +102,77 @@ def run(
         input_scale=dataset.pixel_scale,
         lanes=min(inter_op, _MOST_LANES),  # independent tasks side by side
     )
-    trainer = Trainer(learner, dataset, config, options)
-    trained_with, name = None, "results.json"
-    if options.pretrained:
-        trained_with, name = trainer.restore_for_evaluation(), _evaluation_name(config)
-    else:
-        trainer.prepare()
-        trainer.train()
-        learner.model.save(trainer.directory / "model.keras")
+    return Trainer(learner, dataset, config, options)
 
-    started = time.perf_counter()
-    accuracies = {}
+
+def train(trainer: Trainer) -> None:
+    """Train to the end, or go on to it, and save the network with its optimizer's state.
+
+    Raises:
+        RunError: See ``training.Trainer``.
+        RunInterrupted: A signal stopped the training; it is saved.
+    """
+    trainer.prepare()
+    trainer.train()
+    trainer.learner.compiled_model().save(trainer.directory / "model.keras")
+
+
+def evaluate_and_record(
+    trainer: Trainer,
+    evaluations: Sequence[tuple[Config, Path]],
+    options: RunOptions,
+    trained_with: Config | None = None,
+) -> list[dict[str, Accuracy]]:
+    """Evaluate what is trained on every split, and write a record of each evaluation.
+
+    Args:
+        trainer: With trained or restored weights.
+        evaluations: Configuration and record of each. They may differ in ``transductive`` alone:
+            one fine-tuning of each task serves them all.
+        options: Supplies ``eval_tasks_per_batch`` and ``progress``.
+        trained_with: Configuration of the training where it is not that of the evaluation.
+
+    Returns:
+        Accuracy of each split, an evaluation.
+
+    Raises:
+        RunInterrupted: Ctrl-C was pressed.
+    """
+    settings = [config.eval.transductive for config, _ in evaluations]
+    started, found = time.perf_counter(), {}
     try:
-        for split in dataset.splits:
-            accuracies[split] = evaluate(
-                learner,
+        for split in trainer.dataset.splits:
+            found[split] = evaluate_each_way(
+                trainer.learner,
                 trainer.examples,
-                dataset,
+                trainer.dataset,
                 split,
-                config,
+                evaluations[0][0],
+                settings,
                 tasks_per_call=options.eval_tasks_per_batch,
                 progress=options.progress,
             )
-            print(f"{split} accuracy: {accuracies[split]}", flush=True)
+            for accuracy, transductive in zip(found[split], settings, strict=True):
+                which = f", {setting_name(transductive)}" if len(settings) > 1 else ""
+                print(f"{split} accuracy{which}: {accuracy}", flush=True)
     except KeyboardInterrupt:
         raise RunInterrupted(
             "the training is complete and saved; the same command evaluates it", signal.SIGINT
         ) from None
-    path = trainer.directory / name
-    write_record(
-        path,
-        config,
-        accuracies,
-        iterations=trainer.iteration,
-        training_seconds=trainer.seconds,
-        evaluation_seconds=time.perf_counter() - started,
-        trained_with=trained_with,
-    )
-    print(f"record: {path}")
-    return accuracies
+    seconds = time.perf_counter() - started
+    results = [{split: each[i] for split, each in found.items()} for i in range(len(settings))]
+    for (config, path), accuracies in zip(evaluations, results, strict=True):
+        write_record(
+            path,
+            config,
+            accuracies,
+            iterations=trainer.iteration,
+            training_seconds=trainer.seconds,
+            evaluation_seconds=seconds,
+            trained_with=trained_with,
+        )
+        print(f"record: {path}")
+    return results
 
 
 def set_threads(intra_op: int, inter_op: int) -> None:
@@ -120,6 +195,14 @@ def set_threads(intra_op: int, inter_op: int) -> None:
         )
 
 
-def _evaluation_name(config: Config) -> str:
-    task, mode = config.task, "transductive" if config.eval.transductive else "non-transductive"
-    return f"results-{task.shots}shot-{task.classes}way-{mode}.json"
+def evaluation_record(config: Config) -> str:
+    """File name of the record of an evaluation other than the training's own."""
+    task = config.task
+    return (
+        f"results-{task.shots}shot-{task.classes}way-{setting_name(config.eval.transductive)}.json"
+    )
+
+
+def setting_name(transductive: bool) -> str:
+    """How the held-out images of a task are classified: together or one by one."""
+    return "transductive" if transductive else "non-transductive"

@@ -100,6 +100,65 @@ class FastWeights:
         for mine, theirs in zip(self.optimizer.variables, other.optimizer.variables, strict=True):
             mine.value.assign(theirs.value)
 
+    def optimizer_for(self, weights: Sequence[keras.Variable]) -> keras.optimizers.Optimizer:
+        """An optimizer of the same configuration and state, built on a model's weights.
+
+        Args:
+            weights: Trainable variables of the shapes of this copy.
+
+        Returns:
+            Optimizer with slots of its own for each weight, as Keras stores it with a model.
+        """
+        optimizer = type(self.optimizer).from_config(self.optimizer.get_config())
+        optimizer.build(weights)
+        for mine, theirs, unpacked in self._state_beside(optimizer):
+            values = self.unpack([mine]) if unpacked else [mine]
+            for variable, value in zip(theirs, values, strict=True):
+                variable.assign(value)
+        return optimizer
+
+    def take_optimizer_state(self, optimizer: keras.optimizers.Optimizer) -> None:
+        """Take over slots and step count, but not the learning rate.
+
+        Args:
+            optimizer: One of the same kind, built on weights of the shapes of this copy, such as
+                :meth:`optimizer_for` gives.
+
+        Raises:
+            ValueError: It is of another kind, or was built on other weights.
+        """
+        for mine, theirs, unpacked in self._state_beside(optimizer):
+            if mine.name != "learning_rate":
+                values = [tf.convert_to_tensor(v) for v in theirs]
+                mine.assign(self.pack(values)[0] if unpacked else values[0])
+
+    def _state_beside(
+        self, optimizer: keras.optimizers.Optimizer
+    ) -> list[tuple[keras.Variable, list[keras.Variable], bool]]:
+        """Each variable of this copy's optimizer, and what is in its place in another one.
+
+        The last value tells a slot of the flat vector, in whose place there is one of each weight.
+        Keras lists the step count and the learning rate, then all slots of the first weight, of
+        the second …
+        """
+        mine, theirs = self.optimizer.variables, optimizer.variables
+        places = len(self._shapes) if self.flat else 1
+        is_slot = [self.flat and v.shape == self.variables[0].shape for v in mine]
+        first, slots = (is_slot.index(True), sum(is_slot)) if any(is_slot) else (len(mine), 0)
+        end = first + slots * places
+        by_kind = [theirs[first + i : end : slots] for i in range(slots)]
+        beside = [*([v] for v in theirs[:first]), *by_kind, *([v] for v in theirs[end:])]
+        shapes = [
+            self._shapes if slot else [v.shape] for v, slot in zip(mine, is_slot, strict=True)
+        ]
+        found = [[tuple(v.shape) for v in each] for each in beside]
+        if type(optimizer) is not type(self.optimizer) or found != shapes:
+            raise ValueError(
+                f"optimizer must be of {type(self.optimizer).__name__}, built on weights of shapes "
+                f"{self._shapes}. Received: {optimizer.name} with variables of shapes {found}"
+            )
+        return list(zip(mine, beside, is_slot, strict=True))
+
     def twin(self) -> FastWeights:
         """Another working copy of the same layout with an optimizer of the same configuration."""
         optimizer = type(self.optimizer).from_config(self.optimizer.get_config())

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import keras
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
@@ -27,6 +28,11 @@ from supervised_reptile.tasks import (
     random_stream,
     training_tasks,
 )
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None
 
 _CHECKPOINTS_KEPT = 3
 # What a checkpoint's weights and slots cannot do without when they are only evaluated: another
@@ -62,7 +68,7 @@ class Trainer:
         self.learner = learner
         self.config = config
         self.directory = Path(options.checkpoint)
-        self._dataset = dataset
+        self.dataset = dataset
         self._options = options
         # A variable: TensorFlow gathers bytes on a GPU from a variable, but not from a tensor.
         self._examples = tf.Variable(dataset.images, trainable=False)
@@ -83,6 +89,11 @@ class Trainer:
     def examples(self) -> tf.Variable:
         """The images, uint8 [num_images, height, width, channels]."""
         return self._examples
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether the directory holds a checkpoint."""
+        return self._manager.latest_checkpoint is not None
 
     @property
     def iteration(self) -> int:
@@ -110,15 +121,9 @@ class Trainer:
         if trained is None:
             raise RunError(
                 f"--pretrained: no checkpoint in {self.directory}; train one first, or name "
-                "another directory with --checkpoint"
+                "another directory, or a network that comes with the package, with --checkpoint"
             )
-        ours, theirs = self.config.flat(), trained.flat()
-        wrong = [n for n in _PRETRAINED_MUST_MATCH if ours[n] != theirs[n]]
-        if wrong:
-            raise RunError(
-                f"--pretrained: the checkpoint in {self.directory} was trained with "
-                + ", ".join(f"--{n}={theirs[n]} (received {ours[n]})" for n in wrong)
-            )
+        self._check_evaluable(trained, f"the checkpoint in {self.directory}")
         evaluated = tf.train.Checkpoint(
             iteration=self._iteration,
             seconds=self._seconds,
@@ -130,13 +135,44 @@ class Trainer:
         self.learner.inner_optimizer.learning_rate = self.config.inner.learning_rate
         return trained
 
+    def take_over_for_evaluation(
+        self, model: keras.Model, trained: Config, iterations: int, seconds: float
+    ) -> None:
+        """Evaluate a network that was trained elsewhere, whatever it is evaluated on.
+
+        Args:
+            model: Compiled with its inner optimizer, as ``MetaLearner.compiled_model`` makes it.
+            trained: The configuration it was trained with.
+            iterations: Meta-iterations it was trained for.
+            seconds: Wall time of its training.
+
+        Raises:
+            RunError: It was trained for other classes, data, seed or optimizer.
+        """
+        self._check_evaluable(trained, f"the network {self.directory.name}")
+        self.learner.model.set_weights(model.get_weights())
+        self.learner.take_optimizer_state(model.optimizer)
+        self._iteration.assign(iterations)
+        self._seconds.assign(seconds)
+
+    def _check_evaluable(self, trained: Config, what: str) -> None:
+        ours, theirs = self.config.flat(), trained.flat()
+        wrong = [n for n in _PRETRAINED_MUST_MATCH if ours[n] != theirs[n]]
+        if wrong:
+            raise RunError(
+                f"--pretrained: {what} was trained with "
+                + ", ".join(f"--{n}={theirs[n]} (received {ours[n]})" for n in wrong)
+            )
+
     def prepare(self) -> None:
         """Go on from the directory's checkpoint if there is one, else make the directory ready.
 
         Raises:
             RunError: The checkpoint is of another configuration.
         """
-        if self._manager.latest_checkpoint is not None and not self._options.resume:
+        if self.directory.exists():
+            self._lock()
+        if self.has_checkpoint and not self._options.resume:
             self._move_aside()
         elif (saved := self._saved_config()) is not None:
             differences = saved.differences(self.config, ignore=RESUME_MAY_CHANGE)
@@ -149,7 +185,22 @@ class Trainer:
             self._restore()
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
+            self._lock()  # anew where the old folder was set aside
             write_whole(self.directory / "config.json", self.config.to_json() + "\n")
+        except OSError as error:
+            raise RunError(f"--checkpoint: cannot write {self.directory}: {error}") from error
+
+    def _lock(self) -> None:
+        """Keep other processes from training here as long as this one lives."""
+        if fcntl is None:
+            return
+        try:
+            self._lock_file = (self.directory / ".lock").open("w")
+            fcntl.lockf(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunError(
+                f"--checkpoint: another process is training in {self.directory}"
+            ) from error
         except OSError as error:
             raise RunError(f"--checkpoint: cannot write {self.directory}: {error}") from error
 
@@ -163,7 +214,7 @@ class Trainer:
         """
         total = self.config.meta.meta_iters
         with (
-            LearningCurve(self.directory, tuple(self._dataset.splits), self.iteration) as curve,
+            LearningCurve(self.directory, tuple(self.dataset.splits), self.iteration) as curve,
             self._signals_as_requests(),
             tqdm(
                 total=total,
@@ -187,7 +238,7 @@ class Trainer:
                     self.save()
                 if self._stop_signal is not None:
                     break
-            if self._manager.latest_checkpoint is None or self.iteration != self._newest_saved():
+            if not self.has_checkpoint or self.iteration != self._newest_saved():
                 self.save()
         if self._stop_signal is not None:
             command = "the same command" + ("" if self._options.resume else " without --noresume")
@@ -219,7 +270,7 @@ class Trainer:
     def _one_iteration(self, iteration: int) -> dict[str, float] | None:
         """Train one meta-iteration; evaluate too when it is the turn of the learning curve."""
         rng = random_stream(self.config.seed, "training", iteration)
-        tasks = training_tasks(rng, self._dataset, self.config)
+        tasks = training_tasks(rng, self.dataset, self.config)
         meta_step = self.config.meta.meta_step_at(iteration)
         loss = float(self.learner.train_step(self._examples, tasks, meta_step))
         if not math.isfinite(loss):
@@ -230,12 +281,12 @@ class Trainer:
 
     def _accuracies(self, position: int) -> dict[str, float]:
         """Accuracy on one fresh task of each split, in one compiled call."""
-        splits = tuple(self._dataset.splits)
+        splits = tuple(self.dataset.splits)
         one_each = [
             evaluation_tasks(
                 self.config.seed,
                 "curve",
-                self._dataset,
+                self.dataset,
                 split,
                 self.config,
                 range(position, position + 1),

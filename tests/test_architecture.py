@@ -20,6 +20,7 @@ LAYERS = [
     "quiet",
     "paper",
     "config",
+    "published",
     "flags",
     "datasets.few_shot",
     "datasets",  # and every datasets.* but few_shot
@@ -32,7 +33,12 @@ LAYERS = [
     "curve",
     "training",
     "results",
+    "pretrained",
+    "pretrained.__main__",
     "run",
+    "comparison",
+    "figures",
+    "reproduction",
 ]
 MAY_IMPORT = {"flags": {"errors", "paper", "config"}, "datasets": {"errors", "datasets.few_shot"}}
 MODULES = {
@@ -115,7 +121,7 @@ def test_only_the_flags_module_knows_of_flags():
         assert "FLAGS" not in names, module
 
 
-@pytest.mark.parametrize("module", ["errors", "quiet", "paper", "config", "flags"])
+@pytest.mark.parametrize("module", ["errors", "quiet", "paper", "config", "published", "flags"])
 def test_the_configuration_waits_for_no_large_library(module):
     allowed = {"absl"} if module == "flags" else set()
     for name in imports_of(module)[1]:
@@ -180,7 +186,7 @@ def test_every_flag_of_the_original_is_there_with_help(data):
 PUBLIC = [
     *("Config", "paper_config", "FewShotDataset", "load_dataset"),
     *("omniglot_model", "miniimagenet_model", "Reptile", "FOMAML", "learner_from_config"),
-    *("evaluate", "Trainer", "__version__"),
+    *("evaluate", "Trainer", "load_pretrained", "__version__"),
 ]
 
 

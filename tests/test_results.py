@@ -4,7 +4,6 @@ import importlib.metadata
 import json
 import math
 import platform
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -13,7 +12,7 @@ import tensorflow as tf
 from helpers import tiny_config
 
 from supervised_reptile import results
-from supervised_reptile.config import Config, paper_config
+from supervised_reptile.config import Config
 from supervised_reptile.evaluation import Accuracy
 from supervised_reptile.results import environment, write_record
 
@@ -91,58 +90,3 @@ def test_a_checkout_that_is_not_installed_gets_its_record_too(monkeypatch, recor
     written = record({"test": Accuracy(0.5, 0.1, 10)})
     assert written["environment"]["versions"] == {}
     assert written["environment"]["commit"] is None
-
-
-# ------------------------------------------------------------------------ the README's table
-
-PROJECT = Path(__file__).parents[1]
-
-
-def test_the_readme_shows_what_the_records_say(tmp_path):
-    readme = tmp_path / "README.md"
-    readme.write_text((PROJECT / "README.md").read_text())
-    results.write_readme_table(readme, PROJECT / "results")
-    assert readme.read_text() == (PROJECT / "README.md").read_text(), (
-        "run python -m supervised_reptile.results"
-    )
-
-
-def test_a_shortened_run_is_said_to_be_shortened(tmp_path):
-    accuracies = {"train": Accuracy(0.75, 0.01, 100), "test": Accuracy(0.5, 0.02, 100)}
-    for name, iterations in (("a-short", 500), ("b-full", 100_000)):
-        folder = tmp_path / "results" / name
-        folder.mkdir(parents=True)
-        config = paper_config("omniglot", shots=1, transductive=True)
-        results.write_record(
-            folder / "results.json",
-            config,
-            accuracies,
-            iterations=iterations,
-            training_seconds=90,
-            evaluation_seconds=1,
-        )
-    _, _, short, full = results.results_table(tmp_path / "results").splitlines()
-    assert "| 500 (shortened from 100,000) | 75.0 ± 1.0 | 50.0 ± 2.0 | 97.68 ± 0.04 |" in short
-    assert "| 100,000 | 75.0 ± 1.0 | 50.0 ± 2.0 | 97.68 ± 0.04 |" in full
-    assert "[b-full](results/b-full/results.json)" in full
-
-
-def test_a_row_names_what_was_trained_not_what_it_was_evaluated_with(tmp_path):
-    accuracies = {"train": Accuracy(0.75, 0.0, 100), "test": Accuracy(0.5, 0.02, 100)}
-    write_record(
-        tmp_path / "results-evaluation.json",
-        paper_config("omniglot", shots=1, transductive=True),
-        accuracies,
-        iterations=40_000,
-        training_seconds=90,
-        evaluation_seconds=1,
-        trained_with=paper_config("omniglot", algorithm="fomaml", inner_optimizer="sgd"),
-    )
-    row = results.results_table(tmp_path).splitlines()[-1]
-    assert "| FOMAML, sgd | 40,000 | 75.0 ± 0.0 | 50.0 ± 2.0 |  |" in row
-
-
-def test_a_readme_without_the_marks_is_refused(tmp_path):
-    (tmp_path / "README.md").write_text("nothing here\n")
-    with pytest.raises(ValueError, match="<!-- results -->"):
-        results.write_readme_table(tmp_path / "README.md", tmp_path)

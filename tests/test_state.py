@@ -301,3 +301,63 @@ def test_steps_in_a_compiled_loop_are_the_steps_one_by_one(name):
     steps()
     assert_close([t.numpy() for t in compiled.unpack(compiled.values())], expected)
     assert int(compiled.optimizer.iterations.numpy()) == 6
+
+
+# ------------------------------------------------------- the state as Keras keeps it with a model
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "RMSprop", "Nadam", "Adadelta", "Lion"])
+@pytest.mark.parametrize("shapes", [SHAPES, [(3, 2)]], ids=["several", "one"])
+def test_an_optimizer_for_a_model_goes_on_where_the_working_copy_is(name, shapes):
+    def new(rate):
+        return getattr(optimizers, name)(learning_rate=rate)
+
+    before, after = gradients_for(3, shapes), gradients_for(5, shapes)[3:]
+    start = arrays(shapes, seed=9)
+    whole = run_keras(new(0.01), start, before + after)
+    fast = FastWeights(variables(shapes), new(0.01))
+    halfway = run(fast, start, before)
+
+    weights = [keras.Variable(v) for v in halfway]
+    optimizer = fast.optimizer_for(weights)
+    assert int(optimizer.iterations) == 3
+    for step in after:
+        optimizer.apply([tf.constant(g) for g in step], weights)
+    assert_close([w.numpy() for w in weights], whole)
+
+    # And back: another copy takes the state over, but keeps the learning rate it was given.
+    other = FastWeights(variables(shapes), new(0.5))
+    other.take_optimizer_state(fast.optimizer_for(variables(shapes)))
+    assert float(other.optimizer.learning_rate) == pytest.approx(0.5)
+    for mine, theirs in zip(other.optimizer.variables, fast.optimizer.variables, strict=True):
+        if mine.name != "learning_rate":
+            np.testing.assert_array_equal(mine.numpy(), theirs.numpy())
+
+
+def test_an_optimizer_that_works_on_matrices_goes_on_too():
+    fast = FastWeights(variables([(3, 4), (4,)]), optimizers.Adafactor(0.01))
+    assert not fast.flat
+    start, steps = arrays([(3, 4), (4,)]), gradients_for(4, [(3, 4), (4,)])
+    halfway = run(fast, start, steps[:2])
+    weights = [keras.Variable(v) for v in halfway]
+    optimizer = fast.optimizer_for(weights)
+    for step in steps[2:]:
+        optimizer.apply([tf.constant(g) for g in step], weights)
+    assert_close([w.numpy() for w in weights], run_keras(optimizers.Adafactor(0.01), start, steps))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda: FastWeights(variables(), optimizers.RMSprop()).optimizer_for(variables()),
+        lambda: FastWeights(variables([(2,)] * 4), optimizers.Adam()).optimizer_for(
+            variables([(2,)] * 4)
+        ),
+        lambda: optimizers.Adam(),
+    ],
+    ids=["another kind", "other shapes", "not built"],
+)
+def test_a_state_that_does_not_fit_is_refused(other):
+    fast = FastWeights(variables(), optimizers.Adam())
+    with pytest.raises(ValueError, match="must be of Adam, built on weights of shapes"):
+        fast.take_optimizer_state(other())

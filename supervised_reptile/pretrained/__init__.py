@@ -1,0 +1,170 @@
+"""Networks that were trained here and come with the package, as Keras models.
+
+Each is a ``.keras`` file that holds the weights and the inner optimizer with its second moments,
+so that fine-tuning starts as the paper's evaluation does; a ``.json`` with the configuration it was
+trained with and the accuracies; and a model card, the ``.md``.
+
+    python -m supervised_reptile.pretrained RUN NAME     ships the run in folder RUN under a name
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from supervised_reptile.config import Config
+from supervised_reptile.curve import write_whole
+
+FOLDER = Path(__file__).parent
+
+
+def pretrained_names() -> list[str]:
+    """Names of the networks that come with the package."""
+    return sorted(path.stem for path in FOLDER.glob("*.keras"))
+
+
+def load_pretrained(name: str) -> keras.Model:
+    """A network that was meta-trained here, ready to be fine-tuned on N classes of your own.
+
+    The model is compiled: its optimizer is the inner optimizer of the training, with slots and
+    step count as the paper's evaluation starts from, and its loss is the *sum* of softmax
+    cross-entropies over the mini-batch.
+
+    Args:
+        name: One of :func:`pretrained_names`, such as ``"omniglot-5way"``. As training does not
+            depend on the shots, ``"omniglot-5way-1shot"`` is the same network.
+
+    Returns:
+        Keras model from float32 images [batch, height, width, channels] to logits
+        float32 [batch, classes]. Its answers depend on the batch, whose statistics normalise it.
+
+    Raises:
+        ValueError: There is no such network.
+
+    Example:
+        >>> model = load_pretrained("omniglot-5way-1shot")
+        >>> model.output_shape
+        (None, 5)
+    """
+    return keras.models.load_model(FOLDER / f"{_stem(name)}.keras")
+
+
+def model_facts(name: str) -> dict[str, Any]:
+    """What is known of a network that comes with the package.
+
+    Args:
+        name: As for :func:`load_pretrained`.
+
+    Returns:
+        ``name``, ``training`` (a `Config` as ``Config.to_dict`` writes it), ``iterations``,
+        ``training_seconds``, ``commit`` of the training's end, and ``evaluations``: a list of
+        ``shots``, ``transductive`` and ``accuracy`` by split.
+
+    Raises:
+        ValueError: There is no such network.
+    """
+    return json.loads((FOLDER / f"{_stem(name)}.json").read_text())
+
+
+def _stem(name: str) -> str:
+    known = pretrained_names()
+    stem = re.sub(r"-\d+shot$", "", name)
+    if stem not in known:
+        listed = ", ".join(known) or "none yet"
+        raise ValueError(f"name must be one of: {listed}. Received: {name!r}")
+    return stem
+
+
+def ship(run: Path, name: str, folder: Path = FOLDER) -> None:
+    """Put a finished run among the networks that come with the package.
+
+    Args:
+        run: Folder of the run, with ``model.keras``, ``config.json`` and ``results-*.json``.
+        name: What to call it.
+        folder: Where to put it.
+
+    Raises:
+        FileNotFoundError: Something of that is not there.
+        ValueError: The run was not evaluated, or its training is not finished.
+    """
+    training = Config.from_json((run / "config.json").read_text())
+    records = [json.loads(path.read_text()) for path in sorted(run.glob("results-*.json"))]
+    if not records:
+        raise ValueError(f"{run} must hold a record of an evaluation. Received: none")
+    iterations = {record["iterations"] for record in records}
+    if iterations != {training.meta.meta_iters}:
+        raise ValueError(
+            f"the run in {run} must be finished. Received: {min(iterations)} of "
+            f"{training.meta.meta_iters} meta-iterations"
+        )
+    facts = {
+        "name": name,
+        "training": training.to_dict(),
+        "iterations": iterations.pop(),
+        "training_seconds": records[0]["training_seconds"],
+        "commit": records[0]["environment"]["commit"],
+        "evaluations": [
+            {
+                "shots": record["config"]["task"]["shots"],
+                "transductive": record["config"]["eval"]["transductive"],
+                "accuracy": record["accuracy"],
+            }
+            for record in records
+        ],
+    }
+    shutil.copy(run / "model.keras", folder / f"{name}.keras")
+    write_whole(folder / f"{name}.json", json.dumps(facts, indent=2) + "\n")
+    write_whole(folder / f"{name}.md", model_card(facts))
+
+
+def model_card(facts: Mapping[str, Any]) -> str:
+    """The model card, in Markdown.
+
+    Args:
+        facts: As :func:`model_facts` gives them.
+    """
+    config = Config.from_dict(facts["training"])
+    task, inner, meta = config.task, config.inner, config.meta
+    lines = [
+        f"# {facts['name']}",
+        "",
+        f"{task.classes}-way classifier of few examples, meta-trained with {meta.algorithm} on "
+        f"{task.dataset}.",
+        "",
+        f"- **Data**: {task.dataset}; split into training and test classes by seed {config.seed}.",
+        f"- **Training**: {facts['iterations']:,} meta-iterations of {meta.meta_batch} tasks with "
+        f"{task.train_shots} examples a class; {inner.inner_iters} steps of {inner.inner_optimizer}"
+        f", learning rate {inner.learning_rate:g}, mini-batches of {inner.inner_batch}; outer step "
+        f"{meta.meta_step:g} → {meta.meta_step_final:g}. Commit {facts['commit']}.",
+        f"- **Input**: float32 images as `--dataset {task.dataset}` gives them (Omniglot: 28×28×1, "
+        "0 is ink and 1 is paper). **Output**: logits.",
+        "- **Normalisation** is by the statistics of the batch at hand, always: what a batch holds "
+        "together is part of the question.",
+        "- **Optimizer**: in the file, with second moments and step count; the loss is a sum over "
+        "the mini-batch.",
+        "",
+        "Accuracy in percent ± 95 % interval over tasks, after "
+        f"{config.eval.eval_iters} steps of fine-tuning:",
+        "",
+        "| task | test classes | training classes | tasks |",
+        "|---|---|---|---|",
+    ]
+    for evaluation in facts["evaluations"]:
+        setting = ", transductive" if evaluation["transductive"] else ""
+        accuracy = evaluation["accuracy"]
+        cells = [
+            f"{evaluation['shots']}-shot {task.classes}-way{setting}",
+            *(
+                f"{100 * accuracy[split]['mean']:.2f} ± {100 * accuracy[split]['interval95']:.2f}"
+                for split in ("test", "train")
+            ),
+            f"{accuracy['test']['tasks']:,}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"

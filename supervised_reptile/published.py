@@ -1,0 +1,236 @@
+"""The published tables' rows: each as a configuration of this package, beside its numbers.
+
+One training run serves every column of a row: training depends neither on `shots` (where
+`train_shots` is set, as in every table of the paper) nor on `transductive`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from supervised_reptile.config import Config, paper_config
+from supervised_reptile.errors import ConfigError
+
+TRAINED_FOR = {"shots": 1, "transductive": True, "eval_interval": 50}
+"""What the learning curve of a reproduction's training shows; the original has a point every 10."""
+
+EVALUATION_ONLY = frozenset(
+    {"shots", "eval_batch", "eval_iters", "eval_samples", "eval_interval", "transductive"}
+)
+"""What only the final evaluation and the learning curve look at: the training is the same."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One cell of a published table: test accuracy of a kind of task.
+
+    Args:
+        shots: int, K.
+        transductive: bool, whether the held-out images are classified together.
+        mean: float, the published accuracy in percent.
+        spread: float or None, its published ± in percent: the spread of three runs.
+        source: str, where it is published.
+    """
+
+    shots: int
+    transductive: bool
+    mean: float
+    spread: float | None
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.mean:g}" if self.spread is None else f"{self.mean:g} ± {self.spread:g}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the published tables, which is one training.
+
+    Args:
+        name: str, what `reproduce.py --row` calls it.
+        title: str, the row's heading.
+        dataset: str, a key of `paper.DATASETS`.
+        classes: int, N.
+        columns: tuple of `Column`.
+        overrides: mapping, how its training differs from the paper's Tables 3 and 4.
+        note: str, what a reader must know to compare.
+    """
+
+    name: str
+    title: str
+    dataset: str
+    classes: int
+    columns: tuple[Column, ...]
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
+
+    def training(self, seed: int, meta_iters: int | None = None) -> Config:
+        """Returns the configuration to train.
+
+        Args:
+            seed: int in [0, 2**32).
+            meta_iters: int or None, outer updates, to shorten the run; None is the full length.
+
+        Raises:
+            ConfigError: If a value is out of range.
+        """
+        length = {} if meta_iters is None else {"meta_iters": meta_iters}
+        values = TRAINED_FOR | self.overrides | length
+        return paper_config(self.dataset, self.classes, seed=seed, **values)
+
+    def evaluation(
+        self, training: Config, shots: int, transductive: bool, eval_samples: int
+    ) -> Config:
+        """Returns the configuration that evaluates a training on a kind of task.
+
+        Args:
+            training: `Config`, as `training` gives it.
+            shots: int, K.
+            transductive: bool.
+            eval_samples: int, tasks of each split.
+        """
+        return training.replace(
+            shots=shots,
+            transductive=transductive,
+            # The fine-tuning's mini-batch depends on the shots (Table 4).
+            eval_batch=paper_config(self.dataset, self.classes, shots).eval.eval_batch,
+            eval_samples=eval_samples,
+        )
+
+    def tasks(self) -> list[tuple[int, bool]]:
+        """Returns (shots, transductive) of every kind of task that is published."""
+        return list(dict.fromkeys((c.shots, c.transductive) for c in self.columns))
+
+    def published(self, shots: int, transductive: bool) -> list[Column]:
+        """Returns what is published of a kind of task, the paper's number first."""
+        return [c for c in self.columns if (c.shots, c.transductive) == (shots, transductive)]
+
+    def is_trained_by(self, training: Config) -> bool:
+        """Whether a training is this row's, of whatever length and seed."""
+        mine = self.training(training.seed, training.meta.meta_iters)
+        return not mine.differences(training, ignore=EVALUATION_ONLY)
+
+    @property
+    def meta_iters(self) -> int:
+        """The published length, in outer updates."""
+        return self.training(0).meta.meta_iters
+
+
+def _columns(source: str, *cells: tuple[int, bool, float, float | None]) -> tuple[Column, ...]:
+    return tuple(Column(*cell, source) for cell in cells)
+
+
+_REVIEW = "review"
+_FINN = "The paper quotes Finn et al. (2017), whose hyper-parameters differ; trained here with"
+ROWS = (
+    Row(
+        "omniglot-5way",
+        "Reptile",
+        "omniglot",
+        5,
+        _columns(
+            "Table 2",
+            (1, False, 95.39, 0.09),
+            (5, False, 98.90, 0.10),
+            (1, True, 97.68, 0.04),
+            (5, True, 99.48, 0.06),
+        )
+        + _columns(_REVIEW, (1, True, 97.7, None)),
+    ),
+    Row(
+        "omniglot-20way",
+        "Reptile",
+        "omniglot",
+        20,
+        _columns(
+            "Table 2",
+            (1, False, 88.14, 0.15),
+            (5, False, 96.65, 0.33),
+            (1, True, 89.43, 0.14),
+            (5, True, 97.12, 0.32),
+        ),
+    ),
+    Row(
+        "omniglot-5way-fomaml",
+        "FOMAML",
+        "omniglot",
+        5,
+        _columns("Table 2", (1, True, 98.3, 0.5), (5, True, 99.2, 0.2)),
+        {"algorithm": "fomaml"},
+        f"{_FINN} Table 3's.",
+    ),
+    Row(
+        "omniglot-20way-fomaml",
+        "FOMAML",
+        "omniglot",
+        20,
+        _columns("Table 2", (1, True, 89.4, 0.5), (5, True, 97.9, 0.1)),
+        {"algorithm": "fomaml"},
+        f"{_FINN} Table 3's.",
+    ),
+    Row(
+        "omniglot-5way-sgd",
+        "Reptile, SGD inside",
+        "omniglot",
+        5,
+        _columns(_REVIEW, (1, True, 97.4, None)),
+        {
+            "inner_optimizer": "sgd",
+            "learning_rate": 0.003,
+            "meta_batch": 5,
+            "meta_iters": 100_000,
+        },
+        "Everything but the optimizer and its learning rate as in Table 3.",
+    ),
+    Row(
+        "miniimagenet-5way",
+        "Reptile",
+        "miniimagenet",
+        5,
+        _columns(
+            "Table 1",
+            (1, False, 47.07, 0.26),
+            (5, False, 62.74, 0.37),
+            (1, True, 49.97, 0.32),
+            (5, True, 65.99, 0.58),
+        )
+        + _columns(_REVIEW, (1, True, 51.6, None), (5, True, 67.4, None), (10, True, 72.6, None)),
+    ),
+    Row(
+        "miniimagenet-5way-fomaml",
+        "FOMAML",
+        "miniimagenet",
+        5,
+        _columns("Table 1", (1, True, 48.07, 1.75), (5, True, 63.15, 0.91)),
+        {"algorithm": "fomaml"},
+        f"{_FINN} Table 4's.",
+    ),
+)
+"""Every published row that this package can train."""
+
+
+def find_row(name: str) -> Row:
+    """Returns the row of that name.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    for row in ROWS:
+        if row.name == name:
+            return row
+    known = ", ".join(row.name for row in ROWS)
+    raise ConfigError(f"--row: must be one of {known}. Received: {name!r}")
+
+
+def row_of(training: Config) -> Row | None:
+    """Returns the row that a training belongs to, whatever its seed and length, if any."""
+    return next((row for row in ROWS if row.is_trained_by(training)), None)
+
+
+def run_name(row: Row, training: Config) -> str:
+    """Folder of a run, below ``results`` as below that of all runs."""
+    length = training.meta.meta_iters
+    shortened = "" if length >= row.meta_iters else f"-{length}"
+    return f"{row.name}{shortened}/seed{training.seed}"

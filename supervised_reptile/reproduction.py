@@ -1,0 +1,84 @@
+"""One seed of a published row: train once, evaluate every column, leave the records in results."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import keras
+
+from supervised_reptile.comparison import CURVE_WINDOW
+from supervised_reptile.config import Config, RunOptions
+from supervised_reptile.curve import read_curve
+from supervised_reptile.figures import learning_curve_figure
+from supervised_reptile.models import miniimagenet_model, omniglot_model
+from supervised_reptile.published import Row, run_name
+from supervised_reptile.run import evaluate_and_record, evaluation_record, open_run, train
+
+
+def reproduce(
+    row: Row, training: Config, options: RunOptions, *, eval_samples: int, results: Path
+) -> None:
+    """Train, evaluate and record; each part is skipped if it was done before.
+
+    Leaves in ``results/<row>/seed<seed>``: a record of each column, ``config.json``,
+    ``curve.csv`` and ``curve.png``.
+
+    Args:
+        row: The row.
+        training: What to train, as ``row.training`` gives it.
+        options: Where checkpoints go, and how it runs.
+        eval_samples: Tasks of each split and column.
+        results: Folder of all records.
+
+    Raises:
+        RunError: See ``training.Trainer``.
+        RunInterrupted: A signal stopped it; the same call goes on.
+        DatasetNotFoundError: The data set is not there.
+    """
+    directory = Path(options.checkpoint)
+    trainer = open_run(training, options, _network)
+    train(trainer)
+    for shots in dict.fromkeys(shots for shots, _ in row.tasks()):
+        settings = [transductive for k, transductive in row.tasks() if k == shots]
+        configs = [row.evaluation(training, shots, t, eval_samples) for t in settings]
+        evaluations = [(c, directory / evaluation_record(c)) for c in configs]
+        if not all(_is_recorded(*each) for each in evaluations):
+            evaluate_and_record(trainer, evaluations, options, trained_with=training)
+    publish(row, training, directory, results / run_name(row, training))
+
+
+def _network(config: Config) -> keras.Model:
+    build = miniimagenet_model if config.task.dataset == "miniimagenet" else omniglot_model
+    return build(config.task.classes, seed=config.seed)
+
+
+def _is_recorded(config: Config, path: Path) -> bool:
+    return path.exists() and json.loads(path.read_text())["config"] == config.to_dict()
+
+
+def publish(row: Row, training: Config, directory: Path, results: Path) -> None:
+    """Copy what can be checked from a run's directory into ``results``, with a figure.
+
+    Args:
+        row: The row.
+        training: What was trained.
+        directory: Directory of the run, as ``run.train`` leaves it.
+        results: Folder to copy to.
+    """
+    results.mkdir(parents=True, exist_ok=True)
+    for path in [directory / "config.json", directory / "curve.csv", *directory.glob("results-*")]:
+        shutil.copy(path, results)
+    curve = read_curve(results / "curve.csv")
+    task, transductive = training.task, training.eval.transductive
+    shown = row.published(task.shots, transductive)
+    learning_curve_figure(
+        results / "curve.png",
+        {f"seed {training.seed}": curve},
+        splits=[s for s in ("test", "validation", "train") if s in curve],
+        window=CURVE_WINDOW,
+        title=f"{row.title}, {row.dataset} {task.shots}-shot {task.classes}-way"
+        + (", transductive" if transductive else ""),
+        published=shown[0].mean if shown else None,
+    )

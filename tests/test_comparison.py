@@ -1,0 +1,208 @@
+"""Our numbers beside the published ones: means over seeds, what was run, tables that are true."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from supervised_reptile import comparison
+from supervised_reptile.comparison import compare, comparison_table, times_to_accuracy
+from supervised_reptile.config import paper_config
+from supervised_reptile.curve import first_reached, read_curve, trailing_mean
+from supervised_reptile.evaluation import Accuracy
+from supervised_reptile.published import ROWS, find_row
+from supervised_reptile.results import write_record
+
+PROJECT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "results").mkdir()
+    return tmp_path / "results"
+
+
+def add(root, folder, training, shots, transductive, mean, iterations=None, row="omniglot-5way"):
+    """Write a record of 100 tasks, half an hour of training, and an interval of 1 %."""
+    path = root / folder
+    path.mkdir(parents=True, exist_ok=True)
+    config = find_row(row).evaluation(training, shots, transductive, 100)
+    write_record(
+        path / f"results-{shots}-{transductive}.json",
+        config,
+        {"train": Accuracy(mean, 0.01, 100), "test": Accuracy(mean - 0.02, 0.01, 100)},
+        iterations=training.meta.meta_iters if iterations is None else iterations,
+        training_seconds=1800,
+        evaluation_seconds=1,
+        trained_with=training,
+    )
+
+
+def entry(root, shots=1, transductive=True, row="omniglot-5way"):
+    found = [
+        e
+        for e in compare(root)
+        if (e["row"], e["shots"], e["transductive"]) == (row, shots, transductive)
+    ]
+    return found[0] if len(found) == 1 else found
+
+
+def test_with_no_records_every_published_cell_is_not_run(root):
+    entries = compare(root)
+    assert len(entries) == sum(len(row.tasks()) for row in ROWS)
+    assert {e["status"] for e in entries} == {"not run"}
+    assert all(e["published"] for e in entries)
+    table = comparison_table(entries)
+    assert table.count("not run") == len(entries)
+    assert "| omniglot, Reptile | 1-shot 5-way | 95.39 ± 0.09 | not run |" in table
+
+
+def test_seeds_are_averaged_and_spread_as_by_hand(root):
+    row = find_row("omniglot-5way")
+    for seed, mean in enumerate((0.98, 0.99, 1.0)):
+        add(root, f"run/seed{seed}", row.training(seed), 1, True, mean)
+    found = entry(root)
+    # Test means 96, 97, 98: mean 97, variance (1 + 0 + 1)/2.
+    assert found["accuracy"]["test"]["mean"] == pytest.approx(97)
+    assert found["accuracy"]["test"]["spread"] == pytest.approx(1)
+    assert found["difference"] == pytest.approx(97 - 97.68)
+    assert (found["status"], found["seeds"], found["hours"]) == ("full", [0, 1, 2], 0.5)
+    line = next(x for x in comparison_table(compare(root)).splitlines() if "97.00" in x)
+    assert "| 97.68 ± 0.04, 97.70 (review) | 97.00 ± 1.00 | -0.68 | 99.00 ± 1.00 |" in line
+    assert "| 100,000 | seed [0](results/run/seed0/results-1-True.json), [1](" in line
+
+
+def test_a_single_run_shows_the_interval_over_its_tasks(root):
+    add(root, "run", find_row("omniglot-5way").training(0), 5, False, 0.99)
+    found = entry(root, shots=5, transductive=False)
+    assert found["accuracy"]["test"] == {
+        "mean": pytest.approx(97),
+        "spread": None,
+        "interval95": pytest.approx(1),
+        "tasks": 100,
+    }
+    assert "| 97.00 [± 1.00] | -1.90 |" in comparison_table([found])
+
+
+def test_runs_of_other_lengths_are_not_averaged_with_full_ones(root):
+    row = find_row("omniglot-5way")
+    add(root, "short", row.training(0, 3000), 1, True, 0.9)
+    add(root, "full", row.training(0), 1, True, 0.98)
+    add(root, "stopped", row.training(1), 1, True, 0.95, iterations=60_000)
+    found = entry(root)
+    assert [e["status"] for e in found] == ["full", "shortened", "unfinished"]
+    assert [e["accuracy"]["train"]["mean"] for e in found] == pytest.approx([98, 90, 95])
+    text = comparison_table(found)
+    assert "| 3,000 (shortened; of 100,000) |" in text
+    assert "| 60,000 (unfinished; of 100,000) |" in text
+
+
+def test_other_hyper_parameters_are_another_training(root):
+    row = find_row("omniglot-5way")
+    add(root, "paper", row.training(0), 1, True, 0.98)
+    add(root, "mine", row.training(0).replace(learning_rate=0.002), 1, True, 0.5)
+    assert entry(root)["accuracy"]["train"]["mean"] == pytest.approx(98)
+    rest = [e for e in compare(root) if e["row"] is None]
+    assert [e["accuracy"]["train"]["mean"] for e in rest] == pytest.approx([50])
+    assert rest[0]["published"] == [] and "difference" not in rest[0]
+
+
+def test_the_embedded_characters_are_never_set_beside_omniglots_numbers(root):
+    config = paper_config("glyphs", shots=1, transductive=True)
+    accuracies = {"train": Accuracy(0.9, 0.01, 9), "test": Accuracy(0.9, 0.01, 9)}
+    write_record(
+        root / "results.json",
+        config,
+        accuracies,
+        iterations=100_000,
+        training_seconds=1,
+        evaluation_seconds=1,
+    )
+    (found,) = (e for e in compare(root) if e["status"] != "not run")
+    assert (found["row"], found["dataset"], found["published"]) == (None, "glyphs", [])
+
+
+# ------------------------------------------------------------------------ time to accuracy
+
+
+def test_trailing_mean_by_hand():
+    np.testing.assert_allclose(trailing_mean(np.array([1.0, 2, 3, 6]), 2), [1.5, 2.5, 4.5])
+    np.testing.assert_allclose(trailing_mean(np.array([1.0, 2]), 3), [])
+
+
+def test_first_reached_by_hand():
+    curve = {
+        "iteration": np.array([0.0, 50, 100, 150]),
+        "seconds": np.array([1.0, 2, 3, 4]),
+        "test": np.array([0.2, 0.9, 0.5, 0.9]),
+    }
+    assert first_reached(curve, "test", 0.9, 1) == (50, 2.0)
+    assert first_reached(curve, "test", 0.7, 2) == (100, 3.0)  # (0.9 + 0.5)/2
+    assert first_reached(curve, "test", 0.95, 1) is None
+
+
+def write_curve(folder, accuracy):
+    lines = ["iteration,seconds,meta_step,inner_loss,train,test"]
+    lines += [f"{50 * i},{36 * i},1,0.5,1,{a}" for i, a in enumerate(accuracy)]
+    (folder / "curve.csv").write_text("\n".join(lines) + "\n")
+
+
+def test_time_to_accuracy_is_of_full_runs_of_published_rows(root):
+    row = find_row("omniglot-5way")
+    window = comparison.CURVE_WINDOW
+    for folder, training in (("full", row.training(0)), ("short", row.training(0, 3000))):
+        add(root, folder, training, 1, True, 0.98)
+        write_curve(root / folder, [0.5] * window + [0.96] * window)
+    times = times_to_accuracy(root)
+    assert [(t["row"], t["seed"], t["target"]) for t in times] == [
+        ("omniglot-5way", 0, 90.0),
+        ("omniglot-5way", 0, 95.0),
+        ("omniglot-5way", 0, 97.68),
+    ]
+    # (0.5·(100 − k) + 0.96·k)/100 ≥ 0.9 from k = 87 on, at point 99 + 87.
+    assert times[0]["iteration"] == 50 * 186 and times[0]["hours"] == pytest.approx(1.86)
+    assert times[2]["iteration"] is None
+    assert "| omniglot-5way | 0 | 97.68 % | not reached |  |" in comparison.times_table(times)
+
+
+def test_a_curve_is_read_as_it_was_written(root):
+    write_curve(root, [0.25, 0.5])
+    curve = read_curve(root / "curve.csv")
+    np.testing.assert_array_equal(curve["iteration"], [0, 50])
+    np.testing.assert_array_equal(curve["test"], [0.25, 0.5])
+
+
+# ------------------------------------------------------------------- documents and records
+
+
+def test_readme_and_results_show_what_the_records_say(tmp_path):
+    """Made anew from the records, the documents are those of the project."""
+    project = tmp_path / "project"
+    for path in (PROJECT / "results").rglob("*"):
+        if path.match("results*.json") or path.name == "curve.csv":
+            copy = project / path.relative_to(PROJECT)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(path.read_bytes())
+    (project / "README.md").write_text((PROJECT / "README.md").read_text())
+    comparison.write_comparison(project / "results", project / "README.md")
+    for name in ("README.md", "results/reproduction.md", "results/reproduction.json"):
+        assert (project / name).read_text() == (PROJECT / name).read_text(), (
+            f"{name} differs from the records: run python reproduce.py"
+        )
+
+
+def test_links_start_where_the_document_lies(root):
+    (root.parent / "README.md").write_text("<!-- results -->\n<!-- /results -->\n")
+    add(root, "run", find_row("omniglot-5way").training(0), 1, True, 0.98)
+    comparison.write_comparison(root, root.parent / "README.md")
+    assert "[0](results/run/results-1-True.json)" in (root.parent / "README.md").read_text()
+    assert "[0](run/results-1-True.json)" in (root / "reproduction.md").read_text()
+    assert len(json.loads((root / "reproduction.json").read_text())["comparison"]) >= len(ROWS)
+
+
+def test_a_readme_without_the_marks_is_refused(root):
+    (root.parent / "README.md").write_text("nothing here\n")
+    with pytest.raises(ValueError, match="<!-- results -->"):
+        comparison.write_comparison(root, root.parent / "README.md")
+    assert not (root / "reproduction.md").exists()
