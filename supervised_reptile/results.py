@@ -23,7 +23,7 @@ import tensorflow as tf
 from supervised_reptile.config import Config
 from supervised_reptile.curve import write_whole
 from supervised_reptile.evaluation import Accuracy
-from supervised_reptile.paper import DATASETS, PUBLISHED
+from supervised_reptile.paper import PUBLISHED, dataset_facts
 
 _PACKAGES = (
     *("supervised-reptile", "tensorflow", "tensorflow-cpu", "keras"),
@@ -142,7 +142,7 @@ def _table_row(record: Mapping[str, Any], path: Path) -> str:
     trained = Config.from_dict(record.get("trained_with", record["config"]))
     task, transductive = evaluated.task, evaluated.eval.transductive
     algorithm, optimizer = trained.meta.algorithm, trained.inner.inner_optimizer
-    column = DATASETS[task.dataset].column(task.classes, task.shots)
+    column = dataset_facts(task.dataset).column(task.classes, task.shots)
     full = column.paper_values(optimizer)["meta_iters"]
     length = f"{record['iterations']:,}"
     if record["iterations"] < full:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import signal
 import time
 import warnings
-from collections.abc import Callable
 
-import keras
 import tensorflow as tf
 
 from supervised_reptile.config import Config, RunOptions
@@ -15,6 +13,7 @@ from supervised_reptile.datasets import load_dataset
 from supervised_reptile.errors import RunInterrupted
 from supervised_reptile.evaluation import Accuracy, evaluate
 from supervised_reptile.learners import learner_from_config
+from supervised_reptile.models import model_from_config
 from supervised_reptile.results import write_record
 from supervised_reptile.training import Trainer
 
@@ -22,9 +21,7 @@ from supervised_reptile.training import Trainer
 _MOST_LANES = 8
 
 
-def run(
-    config: Config, options: RunOptions, build_model: Callable[[Config], keras.Model]
-) -> dict[str, Accuracy]:
+def run(config: Config, options: RunOptions) -> dict[str, Accuracy]:
     """Train (or restore) a learner, evaluate it on every split and write the record.
 
     Leaves in ``options.checkpoint``: ``config.json``, checkpoints, ``curve.csv``, TensorBoard
@@ -34,7 +31,6 @@ def run(
     Args:
         config: What to compute.
         options: Where and how.
-        build_model: Makes the network of a configuration, with weights drawn by its seed.
 
     Returns:
         Accuracy of each split.
@@ -55,7 +51,7 @@ def run(
     )
     learner = learner_from_config(
         config,
-        build_model(config),
+        model_from_config(config),
         input_scale=dataset.pixel_scale,
         lanes=min(inter_op, _MOST_LANES),  # independent tasks side by side
     )
