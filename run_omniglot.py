@@ -5,7 +5,6 @@
 Prepare the data with ./fetch_data.sh, or use --dataset glyphs, which needs none.
 """
 
-from supervised_reptile.config import Config
 from supervised_reptile.flags import config_from_flags, define_flags, options_from_flags, run_main
 from supervised_reptile.quiet import import_tensorflow
 
@@ -15,13 +14,9 @@ def main(argv: list[str]) -> None:
     config, options = config_from_flags(), options_from_flags()
     # TensorFlow takes seconds to load: only once the flags are known to be good.
     import_tensorflow()
-    from supervised_reptile.models import omniglot_model
     from supervised_reptile.run import run
 
-    def build_model(config: Config):
-        return omniglot_model(config.task.classes, seed=config.seed)
-
-    run(config, options, build_model)
+    run(config, options)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ _HOMES = {
     "load_dataset": "datasets",
     "omniglot_model": "models",
     "miniimagenet_model": "models",
+    "model_from_config": "models",
     "Reptile": "learners",
     "FOMAML": "learners",
     "learner_from_config": "learners",

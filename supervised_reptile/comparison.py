@@ -13,7 +13,7 @@ from typing import Any
 
 from supervised_reptile.config import Config
 from supervised_reptile.curve import first_reached, read_curve, write_whole
-from supervised_reptile.paper import DATASETS
+from supervised_reptile.paper import dataset_facts
 from supervised_reptile.published import EVALUATION_ONLY, ROWS, Row, row_of
 
 CURVE_WINDOW = 100
@@ -78,7 +78,7 @@ def _entry(group: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
     trained, evaluated = _training(records[0]), Config.from_dict(records[0]["config"])
     row, task = row_of(trained), (evaluated.task.shots, evaluated.eval.transductive)
     head = _head(row, *task) if row else _unpublished_head(trained, *task)
-    column = DATASETS[trained.task.dataset].column(trained.task.classes, evaluated.task.shots)
+    column = dataset_facts(trained.task.dataset).column(trained.task.classes, evaluated.task.shots)
     full = column.paper_values(trained.inner.inner_optimizer)["meta_iters"]
     full, iterations = row.meta_iters if row else full, records[0]["iterations"]
     entry = head | {

@@ -8,7 +8,7 @@ the published commands of the authors' program run as they are. An entry script 
         config, options = config_from_flags(), options_from_flags()
         ...
 
-    define_flags()
+    define_flags(("omniglot", "glyphs"))
 
     if __name__ == "__main__":
         run_main(main)
@@ -32,12 +32,14 @@ from supervised_reptile.config import (
     FIELDS,
     INNER_OPTIMIZERS,
     OUTER_OPTIMIZERS,
+    RESIZE_FILTERS,
     Config,
     RunOptions,
     paper_config,
 )
 from supervised_reptile.errors import ConfigError, UserError
-from supervised_reptile.paper import DATASETS
+from supervised_reptile.paper import DATASETS, FOLDER
+from supervised_reptile.places import is_image_folder
 
 _HELP: dict[str, dict[str, str]] = {
     "Task": {
@@ -49,6 +51,13 @@ _HELP: dict[str, dict[str, str]] = {
         ),
         "train_shots": (
             "Examples of each class in a training task, at least 1; 0 means the value of --shots."
+        ),
+    },
+    "Network": {
+        "filters": "Channels of each convolution, at least 1.",
+        "image_size": "Height and width of the images in pixels, at least 1.",
+        "resize": (
+            f"How images are brought to that size, a filter of Pillow: {', '.join(RESIZE_FILTERS)}."
         ),
     },
     "Inner loop": {
@@ -132,30 +141,53 @@ flags.disclaim_key_flags()
 
 
 def define_flags(
-    dataset_choices: Sequence[str] = ("omniglot", "glyphs"),
-    default_dataset: str | None = None,
+    dataset_choices: Sequence[str],
+    *,
+    own_images: bool = False,
     flag_values: flags.FlagValues = flags.FLAGS,
 ) -> None:
-    """Defines one flag for every hyper-parameter and every run option.
+    """Defines one flag for every hyper-parameter that can be chosen and every run option.
 
     Args:
-        dataset_choices: keys of `paper.DATASETS` that `--dataset` accepts.
-        default_dataset: the value of `--dataset` when not given; the first choice by default.
+        dataset_choices: keys of `paper.DATASETS` that `--dataset` accepts; the first is the
+            default.
+        own_images: whether `--dataset=folder:NAME` is accepted too, and a `--data_dir` that is
+            itself a data set (`places.is_image_folder`) means it.
         flag_values: where to define them; absl's global flags by default.
     """
     options = {item.name: item.type for item in dataclasses.fields(RunOptions)}
     defaults = RunOptions()
+    fixed = set.intersection(*(set(DATASETS[name].fixed) for name in dataset_choices))
     for name, text in _help_of(dataset_choices).items():
+        if name in fixed:
+            continue
         if name == "dataset":
-            default = default_dataset or dataset_choices[0]
-            text += f" Default: {default}."
-            flags.DEFINE_enum(name, default, dataset_choices, text, flag_values=flag_values)
+            text += f" Default: {dataset_choices[0]}."
+            parser = flags.EnumParser(dataset_choices)
+            if own_images:
+                text += (
+                    f" {FOLDER}NAME: the folder NAME in --data_dir, with train/, val/ and test/, a"
+                    " folder a class, or a zip file each. Need not be given when --data_dir is"
+                    " such a folder itself."
+                )
+                parser = _DatasetParser(dataset_choices)
+            flags.DEFINE(parser, name, dataset_choices[0], text, flag_values=flag_values)
         elif name in options:
             default = getattr(defaults, name)
             _DEFINERS[options[name]](name, default, text, flag_values=flag_values)
         else:
             kind = bool if name in _SHORTHANDS else FIELDS[name]
             _DEFINERS[kind](name, None, text, flag_values=flag_values)
+
+
+class _DatasetParser(flags.EnumParser):
+    """One of some names, or "folder:NAME"."""
+
+    def parse(self, argument: str) -> str:
+        """Returns the argument, or raises ValueError."""
+        if argument.startswith(FOLDER) or argument in self.enum_values:
+            return argument
+        raise ValueError(f"value should be one of <{'|'.join(self.enum_values)}|{FOLDER}NAME>")
 
 
 def _help_of(dataset_choices: Sequence[str]) -> dict[str, str]:
@@ -174,7 +206,7 @@ def _help_of(dataset_choices: Sequence[str]) -> dict[str, str]:
                 listed = (f"{_shown(value)} ({c.table}, {c.label})" for c, value in values.items())
                 text += f" Paper: {', '.join(listed)}."
             elif (value := different.pop()) is not None:
-                where = "Paper" if name in columns[0].paper_values() else "Default"
+                where = "Paper" if columns[0].source_of(name).startswith("paper") else "Default"
                 text += f" {where}: {_shown(value)}."
         result[name] = text
     return result
@@ -186,8 +218,10 @@ def _shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def normalize(argv: Sequence[str], flag_values: flags.FlagValues = flags.FLAGS) -> list[str]:
-    """Spells flag names as they are defined, and leaves every value alone.
+def _normalized(
+    argv: Sequence[str], flag_values: flags.FlagValues
+) -> Iterator[tuple[str, str | None]]:
+    """Yields each argument with flags spelt as defined, and the flag's name if it is one.
 
     `--inner-batch 5`, `-inner-batch=5` and the flagfile line `--inner-batch 5` all become the
     flag `inner_batch`; `--no-transductive` becomes `--notransductive`. What follows a flag that
@@ -197,19 +231,9 @@ def normalize(argv: Sequence[str], flag_values: flags.FlagValues = flags.FLAGS) 
         argv: arguments without the program's name, flagfiles already expanded.
         flag_values: the defined flags.
 
-    Returns:
-        list of str, to be parsed by absl.
-
     Raises:
         absl.flags.Error: If an argument is neither a flag nor a flag's value.
     """
-    return [word for word, _ in _normalized(argv, flag_values)]
-
-
-def _normalized(
-    argv: Sequence[str], flag_values: flags.FlagValues
-) -> Iterator[tuple[str, str | None]]:
-    """Yields each argument, and the flag's name if it is one."""
     words = deque(argv)
     while words:
         word = words.popleft()
@@ -268,7 +292,7 @@ def help_text(flag_values: flags.FlagValues = flags.FLAGS) -> str:
     parts.append("Dashes and underscores are the same: --inner-batch, --inner_batch.")
     for group, names in _HELP.items():
         parts.append(f"\n{group}:")
-        for name in names:
+        for name in (name for name in names if name in flag_values):
             flag = flag_values[name]
             switch = f"--[no]{name}" if flag.boolean else f"--{name}"
             indent = " " * 26
@@ -289,7 +313,7 @@ def config_from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Config:
     Raises:
         ConfigError: If the values cannot be run or contradict one another.
     """
-    given = {name: flag_values[name].value for name in FIELDS}
+    given = {name: flag_values[name].value for name in FIELDS if name in flag_values}
     given = {name: value for name, value in given.items() if value is not None}
     for short, (name, value) in _SHORTHANDS.items():
         if flag_values[short].value:
@@ -298,6 +322,10 @@ def config_from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Config:
                     f"--{short}: means --{name}={value}. Received: --{name}={given[name]} as well"
                 )
             given[name] = value
+    dataset, data_dir = flag_values["dataset"], Path(flag_values["data_dir"].value)
+    own_images = isinstance(dataset.parser, _DatasetParser)
+    if own_images and not dataset.present and is_image_folder(data_dir):
+        given["dataset"] = FOLDER + data_dir.resolve().name
     return paper_config(**given)
 
 

@@ -9,6 +9,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from supervised_reptile.config import Config
+from supervised_reptile.paper import dataset_facts
+
 NORMALIZATION_EPSILON = 1e-3
 
 
@@ -101,6 +104,20 @@ def miniimagenet_model(
         x = keras.layers.MaxPooling2D(2, strides=2, padding="same", name=f"pool{block + 1}")(x)
         x = keras.layers.ReLU(name=f"relu{block + 1}")(x)
     return _classifier(inputs, x, num_classes, seeds[-1], name="miniimagenet")
+
+
+def model_from_config(config: Config) -> keras.Model:
+    """The network that a configuration describes, with weights drawn by its seed.
+
+    Args:
+        config: Supplies dataset (which says which of the paper's two networks), classes, filters,
+            image_size and seed.
+    """
+    build = {"omniglot": omniglot_model, "miniimagenet": miniimagenet_model}
+    task, model = config.task, config.model
+    return build[dataset_facts(task.dataset).network](
+        task.classes, filters=model.filters, image_size=model.image_size, seed=config.seed
+    )
 
 
 def _convolution(filters: int, *, strides: int, seed: int | None, name: str) -> keras.Layer:

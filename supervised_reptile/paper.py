@@ -22,6 +22,7 @@ ORIGINAL_DEFAULTS: dict[str, Any] = {
     "algorithm": "reptile",
     "foml_tail": None,
     "outer_optimizer": "interpolation",
+    "resize": "nearest",
     "eval_samples": 10_000,
     "eval_interval": 10,
     "transductive": False,
@@ -31,6 +32,12 @@ ORIGINAL_DEFAULTS: dict[str, Any] = {
 
 KERAS_DEFAULTS: dict[str, Any] = {"rho": 0.9, "momentum": 0.0}
 """Keras' defaults, for what the authors' program does not have (RMSprop and momentum)."""
+
+NETWORKS: dict[str, dict[str, int]] = {
+    "omniglot": {"filters": 64, "image_size": 28},
+    "miniimagenet": {"filters": 32, "image_size": 84},
+}
+"""The two networks of the paper (Sec. 6.1), which are those of Finn et al. (2017)."""
 
 # What the columns of Tables 3 and 4 have in common.
 _EVERY_TABLE = {
@@ -51,6 +58,7 @@ class Column:
     Args:
         table: str, for example "Table 3".
         label: str, the column's heading.
+        network: str, a key of `NETWORKS`.
         applies: callable (classes, shots) -> bool; the first column that applies is used.
         values: mapping from flat names to what differs from `_EVERY_TABLE`.
         sgd_values: what differs once more with SGD in the inner loop (Tables 5 and 6).
@@ -58,6 +66,7 @@ class Column:
 
     table: str
     label: str
+    network: str
     applies: Callable[[int, int], bool]
     values: Mapping[str, Any]
     sgd_values: Mapping[str, Any] = field(default_factory=dict)
@@ -69,12 +78,15 @@ class Column:
 
     def default_values(self, inner_optimizer: str = "adam") -> dict[str, Any]:
         """Returns every hyper-parameter's default, under flat names, but for `dataset`."""
-        return KERAS_DEFAULTS | ORIGINAL_DEFAULTS | self.paper_values(inner_optimizer)
+        network = NETWORKS[self.network]
+        return KERAS_DEFAULTS | ORIGINAL_DEFAULTS | network | self.paper_values(inner_optimizer)
 
     def source_of(self, name: str, inner_optimizer: str = "adam") -> str:
         """Returns where a default comes from, for people."""
         if inner_optimizer == "sgd" and name in self.sgd_values:
             return "paper, Tables 5 and 6 (SGD)"
+        if name in NETWORKS[self.network]:
+            return "paper, Sec. 6.1"
         if name in self.paper_values():
             return f"paper, {self.table} ({self.label})"
         return "Keras' default" if name in KERAS_DEFAULTS else "original's default"
@@ -93,12 +105,30 @@ _TABLE_4 = {"inner_iters": 8, "train_shots": 15}
 # The experiments with inner SGD (Sec. 6.2 and 6.3) have no meta-batch.
 _TABLES_5_AND_6 = {"meta_batch": 1, "meta_iters": 40_000}
 _TABLE_3_COLUMNS = (
-    Column("Table 3", "5-way", lambda classes, shots: classes < 20, _TABLE_3_5WAY, _TABLES_5_AND_6),
-    Column("Table 3", "20-way", lambda classes, shots: True, _TABLE_3_20WAY),
+    Column(
+        *("Table 3", "5-way", "omniglot"),
+        applies=lambda classes, shots: classes < 20,
+        values=_TABLE_3_5WAY,
+        sgd_values=_TABLES_5_AND_6,
+    ),
+    Column(
+        *("Table 3", "20-way", "omniglot"),
+        applies=lambda classes, shots: True,
+        values=_TABLE_3_20WAY,
+    ),
 )
 _TABLE_4_COLUMNS = (
-    Column("Table 4", "1-shot", lambda classes, shots: shots == 1, _TABLE_4 | {"eval_batch": 5}),
-    Column("Table 4", "5-shot", lambda classes, shots: True, _TABLE_4 | {"eval_batch": 15}),
+    Column(
+        *("Table 4", "1-shot", "miniimagenet"),
+        applies=lambda classes, shots: shots == 1,
+        values=_TABLE_4 | {"eval_batch": 5},
+    ),
+    # The review's 10-shot row has the same values.
+    Column(
+        *("Table 4", "5-shot", "miniimagenet"),
+        applies=lambda classes, shots: True,
+        values=_TABLE_4 | {"eval_batch": 15},
+    ),
 )
 
 
@@ -114,6 +144,7 @@ class DatasetFacts:
         threads: (intra-op, inter-op) threads that are fastest for its network; 0 is one for each
             core. Small networks lose more by handing parts of an operation from thread to thread
             than they gain.
+        fixed: names of what cannot be chosen for it, as its images are of one size.
     """
 
     columns: tuple[Column, ...]
@@ -121,6 +152,12 @@ class DatasetFacts:
     examples: int | None = None
     splits: Mapping[str, int] = field(default_factory=dict)
     threads: tuple[int, int] = (0, 1)
+    fixed: tuple[str, ...] = ()
+
+    @property
+    def network(self) -> str:
+        """Which network it is for, a key of `NETWORKS`."""
+        return self.columns[0].network
 
     def column(self, classes: int, shots: int) -> Column:
         """Returns the first column that applies to N-way, K-shot tasks."""
@@ -129,7 +166,12 @@ class DatasetFacts:
 
 # 1200 training characters in four rotations; the test characters are not rotated.
 _CHARACTERS = DatasetFacts(
-    _TABLE_3_COLUMNS, "drawings of a character", 20, {"train": 4800, "test": 423}, threads=(1, 0)
+    _TABLE_3_COLUMNS,
+    "drawings of a character",
+    20,
+    {"train": 4800, "test": 423},
+    threads=(1, 0),
+    fixed=("image_size", "resize"),
 )
 DATASETS: dict[str, DatasetFacts] = {
     "omniglot": _CHARACTERS,
@@ -139,3 +181,20 @@ DATASETS: dict[str, DatasetFacts] = {
     ),
 }
 """Name of a data set -> what is known of it."""
+
+FOLDER = "folder:"
+"""What stands before the name of a user's own data set: images in a folder a class."""
+
+_OWN_IMAGES = DatasetFacts(_TABLE_4_COLUMNS)
+
+
+def dataset_facts(dataset: str) -> DatasetFacts:
+    """Returns what is known of a data set, given as a key of `DATASETS` or as "folder:NAME".
+
+    A folder of images takes the paper's values for Mini-ImageNet.
+
+    Raises:
+        KeyError: If the name is neither.
+    """
+    own = dataset.startswith(FOLDER) and dataset != FOLDER
+    return _OWN_IMAGES if own else DATASETS[dataset]

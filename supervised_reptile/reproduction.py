@@ -6,13 +6,10 @@ import json
 import shutil
 from pathlib import Path
 
-import keras
-
 from supervised_reptile.comparison import CURVE_WINDOW
 from supervised_reptile.config import Config, RunOptions
 from supervised_reptile.curve import read_curve
 from supervised_reptile.figures import learning_curve_figure
-from supervised_reptile.models import miniimagenet_model, omniglot_model
 from supervised_reptile.published import Row, run_name
 from supervised_reptile.run import evaluate_and_record, evaluation_record, open_run, train
 
@@ -38,7 +35,7 @@ def reproduce(
         DatasetNotFoundError: The data set is not there.
     """
     directory = Path(options.checkpoint)
-    trainer = open_run(training, options, _network)
+    trainer = open_run(training, options)
     train(trainer)
     for shots in dict.fromkeys(shots for shots, _ in row.tasks()):
         settings = [transductive for k, transductive in row.tasks() if k == shots]
@@ -47,11 +44,6 @@ def reproduce(
         if not all(_is_recorded(*each) for each in evaluations):
             evaluate_and_record(trainer, evaluations, options, trained_with=training)
     publish(row, training, directory, results / run_name(row, training))
-
-
-def _network(config: Config) -> keras.Model:
-    build = miniimagenet_model if config.task.dataset == "miniimagenet" else omniglot_model
-    return build(config.task.classes, seed=config.seed)
 
 
 def _is_recorded(config: Config, path: Path) -> bool:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import signal
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import keras
 import tensorflow as tf
 
 from supervised_reptile.config import Config, RunOptions
@@ -16,6 +15,7 @@ from supervised_reptile.datasets import load_dataset
 from supervised_reptile.errors import RunInterrupted
 from supervised_reptile.evaluation import Accuracy, evaluate_each_way
 from supervised_reptile.learners import learner_from_config
+from supervised_reptile.models import model_from_config
 from supervised_reptile.pretrained import load_pretrained, model_facts, pretrained_names
 from supervised_reptile.results import write_record
 from supervised_reptile.training import Trainer
@@ -24,9 +24,7 @@ from supervised_reptile.training import Trainer
 _MOST_LANES = 8
 
 
-def run(
-    config: Config, options: RunOptions, build_model: Callable[[Config], keras.Model]
-) -> dict[str, Accuracy]:
+def run(config: Config, options: RunOptions) -> dict[str, Accuracy]:
     """Train (or restore) a learner, evaluate it on every split and write the record.
 
     Leaves in ``options.checkpoint``: ``config.json``, checkpoints, ``curve.csv``, TensorBoard
@@ -37,7 +35,6 @@ def run(
     Args:
         config: What to compute.
         options: Where and how.
-        build_model: Makes the network of a configuration, with weights drawn by its seed.
 
     Returns:
         Accuracy of each split.
@@ -47,7 +44,7 @@ def run(
         RunInterrupted: A signal stopped the training; it is saved.
         DatasetNotFoundError: The data set is not there.
     """
-    trainer = open_run(config, options, build_model)
+    trainer = open_run(config, options)
     trained_with, path = None, trainer.directory / "results.json"
     if options.pretrained:
         trained_with = _restore(trainer)
@@ -73,15 +70,12 @@ def _restore(trainer: Trainer) -> Config:
     return trained
 
 
-def open_run(
-    config: Config, options: RunOptions, build_model: Callable[[Config], keras.Model]
-) -> Trainer:
+def open_run(config: Config, options: RunOptions) -> Trainer:
     """Print the configuration, load the data and make a learner with its trainer.
 
     Args:
         config: What to compute.
         options: Where and how.
-        build_model: Makes the network of a configuration, with weights drawn by its seed.
 
     Raises:
         RunError: The directory of checkpoints cannot be used.
@@ -98,7 +92,7 @@ def open_run(
     )
     learner = learner_from_config(
         config,
-        build_model(config),
+        model_from_config(config),
         input_scale=dataset.pixel_scale,
         lanes=min(inter_op, _MOST_LANES),  # independent tasks side by side
     )

@@ -37,7 +37,10 @@ except ImportError:  # Windows has no such locks
 _CHECKPOINTS_KEPT = 3
 # What a checkpoint's weights and slots cannot do without when they are only evaluated: another
 # seed would be another split and so test on training classes.
-_PRETRAINED_MUST_MATCH = ("dataset", "classes", "inner_optimizer", "momentum", "seed")
+_PRETRAINED_MUST_MATCH = (
+    *("dataset", "classes", "filters", "image_size", "resize"),
+    *("inner_optimizer", "momentum", "seed"),
+)
 # What TensorFlow raises for a damaged checkpoint, a truncated one included (IndexError).
 _UNREADABLE = (tf.errors.OpError, AssertionError, IndexError, RuntimeError, ValueError)
 

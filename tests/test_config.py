@@ -2,9 +2,11 @@
 
 import dataclasses
 import doctest
+import json
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,7 +27,7 @@ from supervised_reptile.config import (
     paper_config,
 )
 from supervised_reptile.errors import ConfigError
-from supervised_reptile.paper import DATASETS, DatasetFacts
+from supervised_reptile.paper import DATASETS, DatasetFacts, dataset_facts
 
 # Typed from the paper's Tables 3 and 4.
 TABLES = """
@@ -145,7 +147,8 @@ OPTIMIZERS = "sgd, adam, rmsprop, adadelta, adagrad, adamax, adamw, ftrl, lion, 
         ),
         (
             {"dataset": "mnist"},
-            "--dataset: must be one of omniglot, glyphs, miniimagenet. Received: 'mnist'",
+            "--dataset: must be one of omniglot, glyphs, miniimagenet or folder:NAME, a folder of"
+            " images. Received: 'mnist'",
         ),
         ({"inner_batch": 0}, "--inner_batch: must be at least 1. Received: 0"),
         ({"inner_iters": 0}, "--inner_iters: must be at least 1. Received: 0"),
@@ -265,18 +268,18 @@ def test_values_at_the_edge_of_the_rules_are_accepted(changes):
     assert {name: flat[name] for name in changes} == changes
 
 
-def test_task_of_a_data_set_whose_size_is_known_once_loaded(monkeypatch):
-    columns = DATASETS["miniimagenet"].columns
-    monkeypatch.setitem(DATASETS, "folder", DatasetFacts(columns))
-    config = paper_config("folder", classes=500, shots=3000)
+def test_task_of_a_data_set_whose_size_is_known_once_loaded():
+    config = paper_config("folder:flowers", classes=500, shots=3000)
     assert config.eval.eval_batch == 15
-    loaded = DatasetFacts(columns, examples=400, splits={"train": 64, "test": 20})
+    loaded = DatasetFacts(
+        dataset_facts("folder:flowers").columns, examples=400, splits={"train": 64, "test": 20}
+    )
     with pytest.raises(ConfigError, match=r"^--shots: shots \+ 1 must be at most 400, the images"):
         check_task(config.task, loaded)
     with pytest.raises(
         ConfigError, match=r"^--classes: must be at most 20, the classes of the test"
     ):
-        check_task(TaskConfig("folder", 21, 5, 0), loaded)
+        check_task(TaskConfig("folder:flowers", 21, 5, 0), loaded)
 
 
 def test_meta_step_anneals_linearly():
@@ -358,6 +361,29 @@ def test_from_dict_names_unknown_and_missing_keys():
     assert message(lambda d: d.pop("seed")) == "configuration: missing seed"
     assert message(lambda d: d.update(task=3)).endswith("must be a mapping. Received: 3")
     assert message(lambda d: d["task"].update(shots="1")).startswith("--shots: must be an integer")
+
+
+@pytest.mark.parametrize("dataset", ["omniglot", "miniimagenet"])
+def test_a_configuration_from_before_the_model_section(dataset):
+    config = paper_config(dataset)
+    before = {name: part for name, part in config.to_dict().items() if name != "model"}
+    assert Config.from_dict(before) == config
+    assert dataclasses.astuple(config.model)[:2] == {"omniglot": (64, 28)}.get(dataset, (32, 84))
+    assert Config.from_dict(config.replace(filters=8).to_dict()).model.filters == 8
+    with pytest.raises(ConfigError, match=r"^configuration: missing inner$"):
+        Config.from_dict({name: part for name, part in before.items() if name != "inner"})
+    with pytest.raises(ConfigError, match=r"^configuration: missing task$"):
+        Config.from_dict({name: part for name, part in before.items() if name != "task"})
+
+
+def test_the_configuration_of_every_record_and_checkpoint_loads():
+    results = Path(__file__).parents[1] / "results"
+    configs = [json.loads(path.read_text()) for path in results.rglob("config.json")]
+    records = [json.loads(path.read_text()) for path in results.rglob("results*.json")]
+    configs += [record["config"] for record in records]
+    assert configs
+    for config in configs:
+        Config.from_dict(config)
 
 
 def test_from_json_of_something_else():

@@ -1,5 +1,6 @@
 """The command line: spelling, published commands, shorthands, presets, help and errors."""
 
+import dataclasses
 import shlex
 import subprocess
 import sys
@@ -15,10 +16,10 @@ from supervised_reptile.flags import (
     config_from_flags,
     define_flags,
     help_text,
-    normalize,
     options_from_flags,
     parse_flags,
 )
+from supervised_reptile.paper import DATASETS
 
 ROOT = Path(__file__).parent.parent
 SHORTHANDS = {"sgd", "foml"}
@@ -131,9 +132,15 @@ def test_published_gradient_combination_command():
 EXAMPLE = {int: "3", int | None: "3", float: "0.25", str: "some-text"}
 
 
-def all_flags():
+FIXED = DATASETS["omniglot"].fixed
+
+
+def all_flags(*choices):
+    """Name and type of every flag; the characters have no choice of image size."""
     kinds = FIELDS | dict.fromkeys(SHORTHANDS, bool)
     kinds |= {name: item.type for name, item in RunOptions.__dataclass_fields__.items()}
+    if choices != MINIIMAGENET:
+        kinds = {name: kind for name, kind in kinds.items() if name not in FIXED}
     return sorted(kinds.items())
 
 
@@ -162,11 +169,11 @@ def test_values_are_left_alone():
     assert parsed("--checkpoint --inner-batch").checkpoint == "--inner-batch"
 
 
-def test_normalize():
+def test_either_spelling():
     words = ["-learning-rate", "1e-3", "--no-transductive", "--inner-batch=5", "--sgd"]
-    assert normalize(words, fresh()) == [
-        "--learning_rate", "1e-3", "--notransductive", "--inner_batch=5", "--sgd",
-    ]  # fmt: skip
+    values = parsed(" ".join(words))
+    assert (values.learning_rate, values.transductive, values.inner_batch) == (1e-3, False, 5)
+    assert values.sgd
 
 
 def test_last_of_repeated_flags_wins():
@@ -338,12 +345,47 @@ def test_data_directory_from_the_environment(monkeypatch):
 @pytest.mark.parametrize("choices", [("omniglot", "glyphs"), MINIIMAGENET])
 def test_help_of_every_flag(choices):
     values = fresh(*choices)
-    assert {name for name, _ in all_flags()} == set(values)
+    assert {name for name, _ in all_flags(*choices)} == set(values)
     text = help_text(values)
-    for name, kind in all_flags():
+    for name, kind in all_flags(*choices):
         assert len(values[name].help) > 15
         assert f"  --[no]{name} " in text if kind is bool else f"  --{name} " in text
     assert max(map(len, text.split("\nTask:")[1].splitlines())) <= 96
+
+
+def test_the_characters_are_of_one_size():
+    assert FIXED == ("image_size", "resize")
+    with pytest.raises(absl_flags.UnrecognizedFlagError, match="image_size"):
+        parsed("--image_size=32")
+    config = config_of("--image-size=32 --resize bicubic --filters 8", *MINIIMAGENET)
+    assert dataclasses.astuple(config.model) == (8, 32, "bicubic")
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_data_dir_that_is_itself_a_data_set(tmp_path, zipped):
+    own = tmp_path / "my flowers"
+    for split in ("train", "val", "test"):
+        own.mkdir(exist_ok=True)
+        (own / f"{split}.zip").touch() if zipped else (own / split).mkdir()
+    values = absl_flags.FlagValues()
+    define_flags(MINIIMAGENET, own_images=True, flag_values=values)
+
+    def dataset(*words):
+        values.unparse_flags()
+        for name in ("dataset", "data_dir"):
+            values[name].present = 0
+        parse_flags(["run.py", *words], values)
+        return config_from_flags(values).task.dataset
+
+    assert dataset(f"--data_dir={own}") == "folder:my flowers"
+    assert dataset(f"--data_dir={own}/") == "folder:my flowers"
+    assert dataset(f"--data_dir={own}", "--dataset=miniimagenet") == "miniimagenet"
+    assert dataset(f"--data_dir={tmp_path}", "--dataset=folder:my flowers") == "folder:my flowers"
+    assert dataset(f"--data_dir={tmp_path}") == "miniimagenet"
+    with pytest.raises(ConfigError, match=r"^--dataset: must be one of omniglot, .*'folder:'$"):
+        dataset("--dataset=folder:")
+    with pytest.raises(absl_flags.Error, match=r"should be one of <miniimagenet\|folder:NAME>"):
+        dataset("--dataset=omniglot")
 
 
 def test_help_states_the_papers_values():
@@ -373,7 +415,7 @@ def script(tmp_path):
                 print("ran", config_from_flags().inner.inner_batch)
 
 
-            define_flags()
+            define_flags(("omniglot", "glyphs"))
 
             if __name__ == "__main__":
                 run_main(main)

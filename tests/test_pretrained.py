@@ -1,5 +1,6 @@
 """Networks that come with the package: complete, as their cards say, and ready for fine-tuning."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -74,45 +75,42 @@ def test_a_learner_starts_from_a_saved_model_bit_for_bit(trained, tmp_path):
 def finished_run(tmp_path, monkeypatch):
     """A run that was trained and evaluated for one kind of task, and where it was shipped."""
     monkeypatch.setattr(run, "load_dataset", lambda *args, **kwargs: vector_dataset(size=28))
-    config = tiny_config(transductive=True)
+    config = tiny_config(transductive=True, filters=4)
     folder, shipped = tmp_path / "run", tmp_path / "shipped"
     options = RunOptions(checkpoint=str(folder), progress=False)
 
-    def network(config):
-        return omniglot_model(config.task.classes, filters=4, seed=0)
-
-    run.run(config, options, network)
-    run.run(config, RunOptions(checkpoint=str(folder), progress=False, pretrained=True), network)
+    run.run(config, options)
+    run.run(config, dataclasses.replace(options, pretrained=True))
     shipped.mkdir()
     ship(folder, "tiny", shipped)
     monkeypatch.setattr(pretrained, "FOLDER", shipped)
-    return config, folder, network
+    return config, folder
 
 
 def test_a_shipped_network_is_evaluated_as_the_run_was(finished_run, tmp_path, monkeypatch):
-    config, folder, network = finished_run
+    config, folder = finished_run
     monkeypatch.chdir(tmp_path)
     options = RunOptions(checkpoint="tiny", progress=False, pretrained=True)
-    run.run(config, options, network)
+    run.run(config, options)
     names = {"iterations", "training_seconds", "accuracy", "config", "trained_with"}
     theirs = json.loads((folder / "results-2shot-3way-transductive.json").read_text())
     ours = json.loads((tmp_path / "tiny" / "results-2shot-3way-transductive.json").read_text())
     assert {n: ours[n] for n in names} == {n: theirs[n] for n in names}
-    run.run(config, options, network)  # and again, now that the folder is there
+    run.run(config, options)  # and again, now that the folder is there
 
 
 def test_a_shipped_network_is_not_evaluated_on_what_it_may_have_seen(finished_run, tmp_path):
-    config, _, network = finished_run
+    config, _ = finished_run
     options = RunOptions(checkpoint=str(tmp_path / "tiny"), progress=False, pretrained=True)
     with pytest.raises(RunError, match=r"network tiny was trained with --seed=0 \(received 5\)"):
-        run.run(config.replace(seed=5), options, network)
+        run.run(config.replace(seed=5), options)
 
 
 def test_a_checkpoint_of_ones_own_comes_before_a_shipped_network(finished_run, tmp_path, capsys):
-    config, folder, network = finished_run
+    config, folder = finished_run
     folder.rename(tmp_path / "tiny")
     options = RunOptions(checkpoint=str(tmp_path / "tiny"), progress=False, pretrained=True)
-    run.run(config, options, network)
+    run.run(config, options)
     assert "comes with the package" not in capsys.readouterr().out
 
 
@@ -130,7 +128,7 @@ def test_an_unknown_name_is_told_with_those_there_are(finished_run):
 
 
 def test_a_run_that_is_not_finished_or_not_evaluated_is_not_shipped(finished_run, tmp_path):
-    _, folder, _ = finished_run
+    _, folder = finished_run
     path = folder / "results-2shot-3way-transductive.json"
     record = json.loads(path.read_text())
     path.write_text(json.dumps(record | {"iterations": 2}))

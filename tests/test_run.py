@@ -44,11 +44,12 @@ from supervised_reptile.run import run
 import tensorflow as tf
 
 sys.modules[run.__module__].load_dataset = lambda *args, **kwargs: vector_dataset()
+sys.modules[run.__module__].model_from_config = lambda config: dense_model()
 define_flags(("glyphs",))
 
 
 def main(argv):
-    run(config_from_flags(), options_from_flags(), lambda config: dense_model())
+    run(config_from_flags(), options_from_flags())
 
 
 def slow_steps(steps, pause):
@@ -319,13 +320,10 @@ def run_here(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(run_module, "load_dataset", lambda *a, **k: vector_dataset(size=28))
     monkeypatch.setattr(run_module, "set_threads", lambda *threads: None)  # for the other tests
 
-    def build_model(config):
-        return omniglot_model(config.task.classes, filters=4, seed=config.seed)
-
     def run(config, **options):
         options = {"progress": False, "inter_op_threads": 1} | options
         options = RunOptions(checkpoint=str(tmp_path / "run"), **options)
-        return run_module.run(config, options, build_model), capsys.readouterr().out
+        return run_module.run(config.replace(filters=4), options), capsys.readouterr().out
 
     return run
 
@@ -337,7 +335,7 @@ def test_a_run_leaves_model_record_and_curves(run_here, tmp_path):
     expected = {"config.json", "curve.csv", "model.keras", "results.json", "train", "test"}
     assert expected <= {path.name for path in run.iterdir()}
     record = json.loads((run / "results.json").read_text())
-    assert Config.from_dict(record["config"]) == config
+    assert Config.from_dict(record["config"]) == config.replace(filters=4)
     assert record["iterations"] == 4
     assert record["training_seconds"] > 0
     assert set(record["accuracy"]) == {"train", "test"}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from supervised_reptile.errors import DatasetError
+from supervised_reptile.places import default_data_dir
 
 _PROGRAM = "fetch_data.sh"
 _DATASETS = ("omniglot",)
@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data_dir",
         "--data-dir",
-        default=os.environ.get("SUPERVISED_REPTILE_DATA") or "data",
+        default=default_data_dir(),
         metavar="DIR",
         help="where to store the data (default: data, or the environment variable "
         "SUPERVISED_REPTILE_DATA)",
