@@ -399,7 +399,7 @@ def test_the_saved_model_is_stock_keras_and_predicts_as_the_trained_one(run_here
 
 
 def test_pretrained_evaluates_only_and_names_its_record(run_here, tmp_path):
-    config, run = tiny_config(), tmp_path / "run"
+    config, run = tiny_config(filters=4), tmp_path / "run"
     run_here(config)
 
     def files():
