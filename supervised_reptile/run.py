@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import time
 import warnings
 
 import tensorflow as tf
 
-from supervised_reptile.config import Config, RunOptions
-from supervised_reptile.datasets import load_dataset
+from supervised_reptile.config import Config, RunOptions, check_task
+from supervised_reptile.datasets import FewShotDataset, load_dataset
 from supervised_reptile.errors import RunInterrupted
 from supervised_reptile.evaluation import Accuracy, evaluate
 from supervised_reptile.learners import learner_from_config
 from supervised_reptile.models import model_from_config
+from supervised_reptile.paper import DatasetFacts, dataset_facts
 from supervised_reptile.results import write_record
 from supervised_reptile.training import Trainer
 
@@ -39,6 +41,7 @@ def run(config: Config, options: RunOptions) -> dict[str, Accuracy]:
         RunError: See ``training.Trainer``.
         RunInterrupted: A signal stopped the training; it is saved.
         DatasetNotFoundError: The data set is not there.
+        ConfigError: It is too small for the task.
     """
     intra_op, inter_op = options.threads(config.task.dataset)
     set_threads(intra_op, inter_op)
@@ -47,8 +50,11 @@ def run(config: Config, options: RunOptions) -> dict[str, Accuracy]:
         config.task.dataset,
         data_dir=options.data_dir,
         seed=config.seed,
+        image_size=config.model.image_size,
+        resize=config.model.resize,
         progress=options.progress,
     )
+    check_task(config.task, _facts_of_loaded(dataset))
     learner = learner_from_config(
         config,
         model_from_config(config),
@@ -70,7 +76,7 @@ def run(config: Config, options: RunOptions) -> dict[str, Accuracy]:
         for split in dataset.splits:
             accuracies[split] = evaluate(
                 learner,
-                trainer.examples,
+                dataset.images,
                 dataset,
                 split,
                 config,
@@ -94,6 +100,16 @@ def run(config: Config, options: RunOptions) -> dict[str, Accuracy]:
     )
     print(f"record: {path}")
     return accuracies
+
+
+def _facts_of_loaded(dataset: FewShotDataset) -> DatasetFacts:
+    """What only loading tells of a data set: its sizes."""
+    return dataclasses.replace(
+        dataset_facts(dataset.name),
+        example="images of its smallest class",
+        examples=int(min(dataset.class_sizes(split).min() for split in dataset.splits)),
+        splits={split: len(ids) for split, ids in dataset.splits.items()},
+    )
 
 
 def set_threads(intra_op: int, inter_op: int) -> None:

@@ -44,11 +44,12 @@ from supervised_reptile.run import run
 import tensorflow as tf
 
 sys.modules[run.__module__].load_dataset = lambda *args, **kwargs: vector_dataset()
+sys.modules[run.__module__].model_from_config = lambda config: dense_model()
 define_flags(("glyphs",))
 
 
 def main(argv):
-    run(config_from_flags(), options_from_flags(), lambda config: dense_model())
+    run(config_from_flags(), options_from_flags())
 
 
 def slow_steps(steps, pause):
