@@ -48,7 +48,7 @@ class Accuracy:
 
 def evaluate(
     learner: MetaLearner,
-    examples: tf.Tensor,
+    examples: np.ndarray | tf.Variable,
     dataset: FewShotDataset,
     split: str,
     config: Config,
@@ -63,7 +63,7 @@ def evaluate(
 
     Args:
         learner: The learner to evaluate.
-        examples: ``dataset.images`` as a tensor.
+        examples: ``dataset.images``, or a TensorFlow variable of them.
         dataset: Where the tasks are drawn from.
         split: Name of the split, e.g. ``"test"``.
         config: Supplies classes, shots, eval_iters, eval_batch, eval_samples, transductive,

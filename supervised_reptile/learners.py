@@ -11,6 +11,7 @@ import tensorflow as tf
 from supervised_reptile.config import Config
 from supervised_reptile.inner_loop import InnerLoop
 from supervised_reptile.paper import ORIGINAL_DEFAULTS
+from supervised_reptile.staging import Staging
 from supervised_reptile.state import FastWeights
 from supervised_reptile.tasks import EvaluationTasks, TrainingTasks
 
@@ -84,6 +85,7 @@ class MetaLearner:
             weight_decay=weight_decay,
             input_scale=input_scale,
         )
+        self._staging = Staging()
         # Evaluation works on copies of its own, so there is nothing to restore afterwards.
         self._evaluators = [self._inner.twin() for _ in range(lanes)]
         # Shapes of tasks may differ between uses (the last group of an evaluation is smaller).
@@ -127,24 +129,27 @@ class MetaLearner:
         """
         raise NotImplementedError
 
-    def train_step(self, examples: tf.Tensor, tasks: TrainingTasks, meta_step: float) -> tf.Tensor:
+    def train_step(
+        self, examples: np.ndarray | tf.Variable, tasks: TrainingTasks, meta_step: float
+    ) -> tf.Tensor:
         """One meta-iteration, in one call of a compiled function.
 
         Args:
-            examples: All stored examples, [num_examples, ...], e.g. uint8 images. Pass the same
-                tensor each time; nothing of it is copied.
+            examples: All stored examples, [num_examples, ...], e.g. uint8 images: an array, of
+                which the rows that are needed are copied, or a TensorFlow variable.
             tasks: The meta-batch, as drawn by ``tasks.training_tasks``.
             meta_step: ε, the outer step size, at least 0.
 
         Returns:
             float32 scalar: inner loss per example, averaged over all steps of all tasks.
         """
+        examples, tasks = self._staging.bring(examples, tasks)
         steps = _as_tensors(tasks.steps)
         last = None if tasks.last is None else _as_tensors(tasks.last)
         return self._meta_iteration(examples, steps, last, tf.constant(meta_step, tf.float32))
 
     def predict_tasks(
-        self, examples: tf.Tensor, tasks: EvaluationTasks, *, transductive: bool
+        self, examples: np.ndarray | tf.Variable, tasks: EvaluationTasks, *, transductive: bool
     ) -> np.ndarray:
         """Fine-tune on each task and predict its held-out examples.
 
@@ -152,7 +157,7 @@ class MetaLearner:
         bit for bit as they were.
 
         Args:
-            examples: All stored examples, [num_examples, ...].
+            examples: All stored examples, [num_examples, ...], an array or a variable.
             tasks: The tasks, as drawn by ``tasks.evaluation_tasks``.
             transductive: True: the held-out examples of a task go through the network together
                 and share their batch statistics. False: each goes through with all of the task's
@@ -176,6 +181,7 @@ class MetaLearner:
         Returns:
             float32 [settings, tasks, queries, outputs].
         """
+        examples, tasks = self._staging.bring(examples, tasks)
         outputs = self._evaluate_tasks(
             examples,
             _as_tensors(tasks.steps),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import time
 import warnings
@@ -10,12 +11,13 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from supervised_reptile.config import Config, RunOptions
-from supervised_reptile.datasets import load_dataset
+from supervised_reptile.config import Config, RunOptions, check_task
+from supervised_reptile.datasets import FewShotDataset, load_dataset
 from supervised_reptile.errors import RunInterrupted
 from supervised_reptile.evaluation import Accuracy, evaluate_each_way
 from supervised_reptile.learners import learner_from_config
 from supervised_reptile.models import model_from_config
+from supervised_reptile.paper import DatasetFacts, dataset_facts
 from supervised_reptile.pretrained import load_pretrained, model_facts, pretrained_names
 from supervised_reptile.results import write_record
 from supervised_reptile.training import Trainer
@@ -43,6 +45,7 @@ def run(config: Config, options: RunOptions) -> dict[str, Accuracy]:
         RunError: See ``training.Trainer``.
         RunInterrupted: A signal stopped the training; it is saved.
         DatasetNotFoundError: The data set is not there.
+        ConfigError: It is too small for the task.
     """
     trainer = open_run(config, options)
     trained_with, path = None, trainer.directory / "results.json"
@@ -88,8 +91,11 @@ def open_run(config: Config, options: RunOptions) -> Trainer:
         config.task.dataset,
         data_dir=options.data_dir,
         seed=config.seed,
+        image_size=config.model.image_size,
+        resize=config.model.resize,
         progress=options.progress,
     )
+    check_task(config.task, _facts_of_loaded(dataset))
     learner = learner_from_config(
         config,
         model_from_config(config),
@@ -138,7 +144,7 @@ def evaluate_and_record(
         for split in trainer.dataset.splits:
             found[split] = evaluate_each_way(
                 trainer.learner,
-                trainer.examples,
+                trainer.dataset.images,
                 trainer.dataset,
                 split,
                 evaluations[0][0],
@@ -167,6 +173,16 @@ def evaluate_and_record(
         )
         print(f"record: {path}")
     return results
+
+
+def _facts_of_loaded(dataset: FewShotDataset) -> DatasetFacts:
+    """What only loading tells of a data set: its sizes."""
+    return dataclasses.replace(
+        dataset_facts(dataset.name),
+        example="images of its smallest class",
+        examples=int(min(dataset.class_sizes(split).min() for split in dataset.splits)),
+        splits={split: len(ids) for split, ids in dataset.splits.items()},
+    )
 
 
 def set_threads(intra_op: int, inter_op: int) -> None:

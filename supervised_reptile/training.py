@@ -73,8 +73,6 @@ class Trainer:
         self.directory = Path(options.checkpoint)
         self.dataset = dataset
         self._options = options
-        # A variable: TensorFlow gathers bytes on a GPU from a variable, but not from a tensor.
-        self._examples = tf.Variable(dataset.images, trainable=False)
         self._iteration = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False)
         outer = learner.outer_optimizer
@@ -87,11 +85,6 @@ class Trainer:
         )
         self._manager = self._new_manager()
         self._stop_signal: int | None = None
-
-    @property
-    def examples(self) -> tf.Variable:
-        """The images, uint8 [num_images, height, width, channels]."""
-        return self._examples
 
     @property
     def has_checkpoint(self) -> bool:
@@ -275,7 +268,7 @@ class Trainer:
         rng = random_stream(self.config.seed, "training", iteration)
         tasks = training_tasks(rng, self.dataset, self.config)
         meta_step = self.config.meta.meta_step_at(iteration)
-        loss = float(self.learner.train_step(self._examples, tasks, meta_step))
+        loss = float(self.learner.train_step(self.dataset.images, tasks, meta_step))
         if not math.isfinite(loss):
             raise self._diverged(f"the inner loss became {loss} at meta-iteration {iteration}")
         if iteration % self.config.eval.eval_interval:
@@ -305,7 +298,7 @@ class Trainer:
             np.concatenate([t.queries for t in one_each]),
         )
         logits = self.learner.predict_tasks(
-            self._examples, tasks, transductive=self.config.eval.transductive
+            self.dataset.images, tasks, transductive=self.config.eval.transductive
         )
         return dict(zip(splits, task_accuracies(logits).tolist(), strict=True))
 

@@ -29,6 +29,7 @@ LAYERS = [
     "datasets.few_shot",
     "datasets",  # and every datasets.* but few_shot
     "tasks",
+    "staging",
     "models",
     "state",
     "inner_loop",

@@ -129,7 +129,9 @@ def test_class_order_by_hand() -> None:
 
 
 def test_unknown_name() -> None:
-    with pytest.raises(ValueError, match=r"one of glyphs, omniglot\. Received: 'mnist'"):
+    with pytest.raises(
+        ValueError, match=r"one of folder:NAME, glyphs, miniimagenet, omniglot\. Received: 'mnist'"
+    ):
         load_dataset("mnist", data_dir="unused", seed=0)
 
 

@@ -13,6 +13,7 @@ from tensorflow.python.framework import kernels
 
 from supervised_reptile.learners import _as_tensors, learner_from_config
 from supervised_reptile.models import omniglot_model
+from supervised_reptile.staging import Staging
 from supervised_reptile.tasks import evaluation_tasks, random_stream, training_tasks
 
 WITH_GPU_KERNELS = set(
@@ -41,8 +42,8 @@ def graphs(request):
     config = tiny_config(inner_optimizer=request.param)
     dataset = vector_dataset(size=28)
     learner = learner_from_config(config, omniglot_model(3, filters=4, seed=0))
-    images = tf.Variable(dataset.images, trainable=False)  # as the trainer keeps them
     training = training_tasks(random_stream(0, "training", 0), dataset, config)
+    images, training = Staging().bring(dataset.images, training)  # as the learner does
     held_out = evaluation_tasks(0, "evaluation", dataset, "test", config, range(3))
     evaluation = [tf.constant(held_out.support), tf.constant(held_out.queries)]
     return {

@@ -1,4 +1,4 @@
-"""Few-shot data sets by name, each as one in-memory `FewShotDataset`."""
+"""Few-shot data sets by name, each as one `FewShotDataset`."""
 
 from __future__ import annotations
 
@@ -8,32 +8,45 @@ from pathlib import Path
 from supervised_reptile.datasets.few_shot import FewShotDataset
 from supervised_reptile.errors import DatasetError, DatasetNotFoundError
 
-__all__ = ["DATASETS", "DatasetError", "DatasetNotFoundError", "FewShotDataset", "load_dataset"]
+__all__ = ["DatasetError", "DatasetNotFoundError", "FewShotDataset", "load_dataset"]
 
-# Name -> module with a function `load(*, data_dir, seed, progress) -> FewShotDataset`. The module
+# Name -> module with a function `load(*, data_dir, seed, progress) -> FewShotDataset`. A module
 # is imported when asked for, so that only a data set that needs TFDS imports it.
-DATASETS = {
+_CHARACTERS = {
     "glyphs": "supervised_reptile.datasets.glyphs",
     "omniglot": "supervised_reptile.datasets.omniglot",
 }
+_OWN = "folder:"
 
 
 def load_dataset(
-    name: str, *, data_dir: str | Path = "data", seed: int, progress: bool = True
+    name: str,
+    *,
+    data_dir: str | Path = "data",
+    seed: int = 0,
+    image_size: int | None = None,
+    resize: str = "nearest",
+    progress: bool = True,
 ) -> FewShotDataset:
-    """Load a data set into memory.
+    """Load a data set.
 
     Args:
-        name: ``"omniglot"`` or ``"glyphs"``.
-        data_dir: Folder of the prepared data sets; ``"glyphs"`` needs none.
-        seed: Seed of the split into training and test classes.
+        name: ``"omniglot"``, ``"glyphs"``, ``"miniimagenet"``, or ``"folder:NAME"`` for the
+            images in a folder of that name, by split and class.
+        data_dir: Folder of the prepared data sets, or that folder NAME itself; ``"glyphs"``
+            needs none.
+        seed: Seed of the split of the characters; the photographs' split is given.
+        image_size: Height and width in pixels; ``None``: 28 for the characters, which come in no
+            other size, and 84 for photographs.
+        resize: How photographs are brought to that size, a filter of Pillow.
         progress: Whether to show a progress bar during long work.
 
     Returns:
-        The data set: uint8 images [num_images, height, width, channels], and their classes.
+        The data set: uint8 images [num_images, height, width, channels], and their classes. Those
+        of photographs are a memory map.
 
     Raises:
-        ValueError: If the name is unknown.
+        ValueError: If the name is unknown, or characters are wanted in another size.
         DatasetNotFoundError: If the data set is not in `data_dir`. No other data set takes its
             place.
         DatasetError: If the data in `data_dir` are damaged or incomplete.
@@ -43,7 +56,21 @@ def load_dataset(
         >>> dataset.images.shape
         (104460, 28, 28, 1)
     """
-    if name not in DATASETS:
-        raise ValueError(f"name must be one of {', '.join(sorted(DATASETS))}. Received: {name!r}")
-    module = importlib.import_module(DATASETS[name])
-    return module.load(data_dir=Path(data_dir), seed=seed, progress=progress)
+    if name in _CHARACTERS:
+        if image_size not in (None, 28):
+            raise ValueError(f"image_size must be 28 for {name}. Received: {image_size}")
+        module = importlib.import_module(_CHARACTERS[name])
+        return module.load(data_dir=Path(data_dir), seed=seed, progress=progress)
+    folder = name.removeprefix(_OWN)
+    if not folder or (folder == name and name != "miniimagenet"):
+        known = ", ".join(sorted([*_CHARACTERS, "miniimagenet", "folder:NAME"]))
+        raise ValueError(f"name must be one of {known}. Received: {name!r}")
+    photographs = importlib.import_module("supervised_reptile.datasets.photographs")
+    return photographs.load(
+        name,
+        folder,
+        data_dir=Path(data_dir),
+        image_size=image_size or 84,
+        resize=resize,
+        progress=progress,
+    )

@@ -7,7 +7,6 @@ are all there, and shrinks them to 28x28 as the original program does.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import re
 import shutil
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
-from tensorflow_datasets.core.download import download_manager, downloader
+from tensorflow_datasets.core.download import download_manager
 
 from supervised_reptile.datasets.characters import build_character_dataset
 from supervised_reptile.datasets.few_shot import FewShotDataset
@@ -31,6 +30,7 @@ from supervised_reptile.datasets.omniglot_contents import (
     tree_files,
     zip_files,
 )
+from supervised_reptile.datasets.tfds_settings import tfds_settings
 from supervised_reptile.errors import DatasetError, DatasetNotFoundError
 
 OFFICIAL_URL = "https://github.com/brendenlake/omniglot/raw/master/python"
@@ -189,18 +189,6 @@ def shrink(png: bytes | Path, name: str) -> np.ndarray:
     return np.asarray(small, dtype=np.uint8)[..., np.newaxis]
 
 
-@contextlib.contextmanager
-def _tfds_settings(progress: bool) -> Iterator[None]:
-    if not progress:
-        tfds.disable_progress_bar()
-    try:
-        # TFDS's 10 retries keep a machine without network waiting for 3.5 minutes; 5 take 6 s.
-        with tfds.core.utils.temporary_assignment(downloader, "MAX_RETRIES", 5):
-            yield
-    finally:
-        tfds.enable_progress_bar()
-
-
 def _is_prepared(builder: Omniglot) -> bool:
     # TFDS alone would warn about the missing folder.
     return builder.data_path.exists() and builder.is_prepared()
@@ -255,7 +243,7 @@ def _download_and_prepare(builder: Omniglot, downloads: Path, progress: bool) ->
         try_download_gcs=False, force_checksums_validation=builder.source is None
     )
     try:
-        with _tfds_settings(progress):
+        with tfds_settings(progress):
             builder.download_and_prepare(
                 download_dir=downloads, download_config=config, file_format="array_record"
             )
