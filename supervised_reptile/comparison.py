@@ -162,7 +162,7 @@ def _cells(entry: Mapping[str, Any]) -> list[str]:
         for p in entry["published"]
     ]
     first = [
-        f"{entry['dataset']}, {entry['title']}",
+        f"{entry['dataset'].removeprefix('folder:')}, {entry['title']}",
         f"{entry['shots']}-shot {entry['classes']}-way"
         + (", transductive" if entry["transductive"] else ""),
         ", ".join(published),
@@ -237,6 +237,10 @@ def times_table(times: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _notes() -> str:
+    return "".join(f"- `{row.name}`: {row.note}\n" for row in ROWS if row.note)
+
+
 def write_comparison(root: Path, readme: Path) -> str:
     """Write ``reproduction.json`` and ``.md`` into a folder of records, and the README's table.
 
@@ -266,7 +270,7 @@ def write_comparison(root: Path, readme: Path) -> str:
         "# Published and reproduced\n\n"
         "Accuracy in percent. Published: mean ± spread of three runs. Here: mean ± standard\n"
         "deviation over the seeds, or of a single run [± the 95 % interval over tasks].\n\n"
-        f"{local}\n## Time to accuracy\n\n"
+        f"{local}\n{_notes()}\n## Time to accuracy\n\n"
         f"When the learning curve (1-shot, transductive), averaged over the last {CURVE_WINDOW} "
         "points,\nfirst reached an accuracy. Hours are of the wall, as it was.\n\n"
         f"{times_table(times)}",

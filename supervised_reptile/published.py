@@ -29,14 +29,14 @@ class Column:
     Args:
         shots: int, K.
         transductive: bool, whether the held-out images are classified together.
-        mean: float, the published accuracy in percent.
+        mean: float or None, the published accuracy in percent; None where nothing is published.
         spread: float or None, its published ± in percent: the spread of three runs.
         source: str, where it is published.
     """
 
     shots: int
     transductive: bool
-    mean: float
+    mean: float | None
     spread: float | None
     source: str
 
@@ -105,7 +105,8 @@ class Row:
 
     def published(self, shots: int, transductive: bool) -> list[Column]:
         """Returns what is published of a kind of task, the paper's number first."""
-        return [c for c in self.columns if (c.shots, c.transductive) == (shots, transductive)]
+        same = (c for c in self.columns if (c.shots, c.transductive) == (shots, transductive))
+        return [c for c in same if c.mean is not None]
 
     def is_trained_by(self, training: Config) -> bool:
         """Whether a training is this row's, of whatever length and seed."""
@@ -118,7 +119,9 @@ class Row:
         return self.training(0).meta.meta_iters
 
 
-def _columns(source: str, *cells: tuple[int, bool, float, float | None]) -> tuple[Column, ...]:
+def _columns(
+    source: str, *cells: tuple[int, bool, float | None, float | None]
+) -> tuple[Column, ...]:
     return tuple(Column(*cell, source) for cell in cells)
 
 
@@ -207,8 +210,23 @@ ROWS = (
         {"algorithm": "fomaml"},
         f"{_FINN} Table 4's.",
     ),
+    Row(
+        "tiny-imagenet-5way",
+        "Reptile",
+        "folder:tiny-imagenet-fewshot",
+        5,
+        _columns(
+            "",
+            (1, False, None, None),
+            (5, False, None, None),
+            (1, True, None, None),
+            (5, True, None, None),
+        ),
+        {"image_size": 64},
+        "A stand-in for Mini-ImageNet: other photographs, 64×64, in its layout. Nothing published.",
+    ),
 )
-"""Every published row that this package can train."""
+"""The published rows, and a stand-in for those whose data are hard to come by."""
 
 
 def find_row(name: str) -> Row:

