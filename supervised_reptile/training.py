@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -15,10 +14,11 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from supervised_reptile.checkpoints import RunDirectory
 from supervised_reptile.config import RESUME_MAY_CHANGE, Config, RunOptions
-from supervised_reptile.curve import LearningCurve, write_whole
+from supervised_reptile.curve import LearningCurve
 from supervised_reptile.datasets.few_shot import FewShotDataset
-from supervised_reptile.errors import ConfigError, RunError, RunInterrupted
+from supervised_reptile.errors import RunError, RunInterrupted
 from supervised_reptile.evaluation import task_accuracies
 from supervised_reptile.learners import MetaLearner
 from supervised_reptile.tasks import (
@@ -29,20 +29,12 @@ from supervised_reptile.tasks import (
     training_tasks,
 )
 
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks
-    fcntl = None
-
-_CHECKPOINTS_KEPT = 3
 # What a checkpoint's weights and slots cannot do without when they are only evaluated: another
 # seed would be another split and so test on training classes.
 _PRETRAINED_MUST_MATCH = (
     *("dataset", "classes", "filters", "image_size", "resize"),
     *("inner_optimizer", "momentum", "seed"),
 )
-# What TensorFlow raises for a damaged checkpoint, a truncated one included (IndexError).
-_UNREADABLE = (tf.errors.OpError, AssertionError, IndexError, RuntimeError, ValueError)
 
 
 class Trainer:
@@ -83,13 +75,13 @@ class Trainer:
             inner_optimizer=[v.value for v in learner.inner_optimizer.variables],
             outer_optimizer=[v.value for v in (outer.variables if outer else ())],
         )
-        self._manager = self._new_manager()
+        self._run = RunDirectory(self.directory, self._checkpoint)
         self._stop_signal: int | None = None
 
     @property
     def has_checkpoint(self) -> bool:
         """Whether the directory holds a checkpoint."""
-        return self._manager.latest_checkpoint is not None
+        return self._run.newest is not None
 
     @property
     def iteration(self) -> int:
@@ -113,7 +105,7 @@ class Trainer:
         Raises:
             RunError: There is no checkpoint, or one of other classes, data, seed or optimizer.
         """
-        trained = self._saved_config()
+        trained = self._run.saved_config()
         if trained is None:
             raise RunError(
                 f"--pretrained: no checkpoint in {self.directory}; train one first, or name "
@@ -127,7 +119,7 @@ class Trainer:
             inner_optimizer=self._checkpoint.inner_optimizer,
         )
         # The outer optimizer's slots, where there are any, have no part in it.
-        self._restore(evaluated, partly=True)
+        self._run.restore(evaluated, partly=True)
         self.learner.inner_optimizer.learning_rate = self.config.inner.learning_rate
         return trained
 
@@ -164,13 +156,13 @@ class Trainer:
         """Go on from the directory's checkpoint if there is one, else make the directory ready.
 
         Raises:
-            RunError: The checkpoint is of another configuration.
+            RunError: The checkpoint is of another configuration or damaged, or another process is
+                training there.
         """
-        if self.directory.exists():
-            self._lock()
+        self._run.lock()
         if self.has_checkpoint and not self._options.resume:
-            self._move_aside()
-        elif (saved := self._saved_config()) is not None:
+            self._run.move_aside()
+        elif (saved := self._run.saved_config()) is not None:
             differences = saved.differences(self.config, ignore=RESUME_MAY_CHANGE)
             if differences:
                 raise RunError(
@@ -178,27 +170,8 @@ class Trainer:
                     f"({'; '.join(differences)}). Use these flags as they were, another "
                     "directory, or --noresume to set that run aside"
                 )
-            self._restore()
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            self._lock()  # anew where the old folder was set aside
-            write_whole(self.directory / "config.json", self.config.to_json() + "\n")
-        except OSError as error:
-            raise RunError(f"--checkpoint: cannot write {self.directory}: {error}") from error
-
-    def _lock(self) -> None:
-        """Keep other processes from training here as long as this one lives."""
-        if fcntl is None:
-            return
-        try:
-            self._lock_file = (self.directory / ".lock").open("w")
-            fcntl.lockf(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RunError(
-                f"--checkpoint: another process is training in {self.directory}"
-            ) from error
-        except OSError as error:
-            raise RunError(f"--checkpoint: cannot write {self.directory}: {error}") from error
+            self._run.restore()
+        self._run.make_ready(self.config)
 
     def train(self) -> None:
         """Run the meta-iterations that are left, saving as it goes and at the end.
@@ -234,7 +207,7 @@ class Trainer:
                     self.save()
                 if self._stop_signal is not None:
                     break
-            if not self.has_checkpoint or self.iteration != self._newest_saved():
+            if self._run.newest_iteration != self.iteration:
                 self.save()
         if self._stop_signal is not None:
             command = "the same command" + ("" if self._options.resume else " without --noresume")
@@ -257,11 +230,7 @@ class Trainer:
         for variable in variables:
             if not np.isfinite(variable.numpy()).all():
                 raise self._diverged(f"variable {variable.path} is no longer finite")
-        try:
-            return Path(self._manager.save(checkpoint_number=self.iteration))
-        except (tf.errors.OpError, OSError) as error:
-            reason = str(error).partition("\n")[0]
-            raise RunError(f"--checkpoint: cannot write {self.directory}: {reason}") from error
+        return self._run.save(self.iteration)
 
     def _one_iteration(self, iteration: int) -> dict[str, float] | None:
         """Train one meta-iteration; evaluate too when it is the turn of the learning curve."""
@@ -302,73 +271,8 @@ class Trainer:
         )
         return dict(zip(splits, task_accuracies(logits).tolist(), strict=True))
 
-    def _saved_config(self) -> Config | None:
-        """Configuration of the checkpoint in the directory; ``None`` if there is no checkpoint."""
-        path = self.directory / "config.json"
-        if self._manager.latest_checkpoint is None:
-            return None
-        if not path.exists():
-            raise RunError(f"--checkpoint: {self.directory} has checkpoints but no config.json")
-        try:
-            return Config.from_json(path.read_text())
-        except ConfigError as error:
-            raise RunError(f"--checkpoint: {path}: {error}") from error
-
-    def _new_manager(self) -> tf.train.CheckpointManager:
-        """The manager of the directory's checkpoints, which are listed in its file "checkpoint".
-
-        TensorFlow passes over a list that it cannot read, and the run would begin anew.
-        """
-        listed = self.directory / "checkpoint"
-        if listed.exists() and not _is_readable_list(self.directory):
-            raise RunError(
-                f"--checkpoint: cannot read {listed}, the list of the checkpoints in that "
-                "directory. Mend it, or use another directory"
-            )
-        return tf.train.CheckpointManager(
-            self._checkpoint, str(self.directory), max_to_keep=_CHECKPOINTS_KEPT
-        )
-
-    def _restore(self, into: tf.train.Checkpoint | None = None, *, partly: bool = False) -> None:
-        """Restore the newest checkpoint, all of it or that part that ``into`` has a place for."""
-        newest = self._manager.latest_checkpoint
-        try:
-            # Every tensor is read once before any variable is touched.
-            reader = tf.train.load_checkpoint(newest)
-            for name in reader.get_variable_to_shape_map():
-                reader.get_tensor(name)
-            status = (into or self._checkpoint).restore(newest)
-            if partly:
-                status.expect_partial().assert_existing_objects_matched()
-            else:
-                status.assert_consumed()
-        except _UNREADABLE as error:
-            reason = str(error).partition("\n")[0]
-            older = [Path(path).name for path in self._manager.checkpoints if path != newest]
-            raise RunError(
-                f"--checkpoint: cannot read {newest}: {reason}."
-                + (
-                    f" To go back to {older[-1]}, make it the model_checkpoint_path in "
-                    f"{self.directory / 'checkpoint'}."
-                    if older
-                    else ""
-                )
-                + " To begin anew and keep what is there, use --noresume"
-            ) from error
-
-    def _newest_saved(self) -> int:
-        return int(self._manager.latest_checkpoint.rpartition("-")[2])
-
-    def _move_aside(self) -> None:
-        number = 1
-        while (aside := Path(f"{self.directory}.previous-{number}")).exists():
-            number += 1
-        shutil.move(self.directory, aside)
-        print(f"--noresume: the run in {self.directory} was moved to {aside}")
-        self._manager = self._new_manager()
-
     def _diverged(self, what: str) -> RunError:
-        newest = self._manager.latest_checkpoint
+        newest = self._run.newest
         kept = f"the last good checkpoint is {newest}" if newest else "nothing was saved yet"
         return RunError(f"{what}; {kept}. A smaller --learning_rate or --meta_step may help")
 
@@ -396,10 +300,3 @@ class Trainer:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
-
-
-def _is_readable_list(directory: Path) -> bool:
-    try:
-        return tf.train.get_checkpoint_state(str(directory)) is not None
-    except ValueError:  # an empty one
-        return False

@@ -36,6 +36,7 @@ LAYERS = [
     "learners",
     "evaluation",
     "curve",
+    "checkpoints",
     "training",
     "results",
     "pretrained",
