@@ -21,6 +21,7 @@ _HOMES = {
     "model_from_config": "models",
     "Reptile": "learners",
     "FOMAML": "learners",
+    "MAML": "learners",
     "learner_from_config": "learners",
     "evaluate": "evaluation",
     "Trainer": "training",

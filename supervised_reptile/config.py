@@ -16,7 +16,7 @@ for a data set, its classes and its shots, and lays your own values over it:
 import dataclasses
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, Self
 
 from supervised_reptile.errors import ConfigError
@@ -138,12 +138,26 @@ class Config(Checked):
         facts = _facts_of_known(self.task.dataset)
         check_task(self.task, facts)
         self._check_model(facts)
+        self._check_algorithm()
         self._check_batches()
 
     def _check_model(self, facts: DatasetFacts) -> None:
         for name in facts.fixed:
             value, only = getattr(self.model, name), facts.columns[0].default_values()[name]
             require(value == only, name, f"must be {only}, as {self.task.dataset} is", value)
+
+    def _check_algorithm(self) -> None:
+        inner, weights = self.inner, self.meta.step_weights
+        if weights is not None:
+            rule = f"must have a weight for each of the {inner.inner_iters} --inner_iters"
+            require(len(weights) == inner.inner_iters, "step_weights", rule, weights)
+        if self.meta.algorithm == "maml":
+            for name, only in (("inner_optimizer", "sgd"), ("momentum", 0), ("weight_decay", 1)):
+                value = getattr(inner, name)
+                rule = f"must be {only} with --algorithm=maml, which differentiates plain SGD steps"
+                require(value == only, name, rule, value)
+            rule = "must be at least 2 with --algorithm=maml: the last mini-batch is the query set"
+            require(inner.inner_iters >= 2, "inner_iters", rule, inner.inner_iters)
 
     def _check_batches(self) -> None:
         task, tail = self.task, self.meta.foml_tail
@@ -212,7 +226,9 @@ class Config(Checked):
         parts = {}
         for name, kind in _SECTIONS.items():
             expected = [item.name for item in fields(kind)]
-            _check_keys(f"configuration, section {name!r}", data[name], expected)
+            # What has a default of its own came later: older records lack it.
+            later = [item.name for item in fields(kind) if item.default is not MISSING]
+            _check_keys(f"configuration, section {name!r}", data[name], expected, later)
             parts[name] = kind(**data[name])
         return cls(**parts, seed=data["seed"])
 
@@ -253,12 +269,14 @@ def _network_of(task: Any) -> dict[str, Any]:
     return {item.name: defaults[item.name] for item in fields(ModelConfig)}
 
 
-def _check_keys(where: str, data: Any, expected: Collection[str]) -> None:
+def _check_keys(
+    where: str, data: Any, expected: Collection[str], optional: Collection[str] = ()
+) -> None:
     if not isinstance(data, Mapping):
         raise ConfigError(f"{where}: must be a mapping. Received: {data!r}")
     for problem, names in (
         ("unknown", [name for name in data if name not in expected]),
-        ("missing", [name for name in expected if name not in data]),
+        ("missing", [name for name in expected if name not in data and name not in optional]),
     ):
         if names:
             raise ConfigError(f"{where}: {problem} {', '.join(map(str, names))}")

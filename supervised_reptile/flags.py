@@ -81,13 +81,24 @@ _HELP: dict[str, dict[str, str]] = {
         "epsilon": "Addend in Adam's and RMSprop's denominator, greater than 0.",
         "rho": "RMSprop's decay, at least 0 and less than 1.",
         "momentum": "Momentum of SGD and RMSprop, at least 0 and less than 1.",
+        "reset_optimizer": (
+            "Start the inner optimizer's slots and step count anew with every task (training and"
+            " evaluation), rather than let them run on."
+        ),
     },
     "Outer update": {
-        "algorithm": f"Meta-learning algorithm: {', '.join(ALGORITHMS)}.",
+        "algorithm": (
+            f"Meta-learning algorithm: {', '.join(ALGORITHMS)}. maml needs --sgd, and its last"
+            " inner step is the query's."
+        ),
         "foml": "Short for --algorithm=fomaml.",
         "foml_tail": (
-            "Examples of each class kept for FOMAML's last inner step (separate tail), at least 1"
-            " and less than --train_shots. Default: none (shared tail)."
+            "Examples of each class kept for the last inner step of FOMAML or MAML (separate"
+            " tail), at least 1 and less than --train_shots. Default: none (shared tail)."
+        ),
+        "step_weights": (
+            "Weights of the inner steps' changes in the outer update, one for each of"
+            " --inner_iters, such as 0,0,1. Default: all 1, which is Reptile."
         ),
         "meta_batch": "Tasks averaged in one outer update, at least 1.",
         "meta_iters": "Outer updates in the run, at least 1.",
@@ -125,9 +136,26 @@ _HELP: dict[str, dict[str, str]] = {
     },
 }
 _SHORTHANDS = {"sgd": ("inner_optimizer", "sgd"), "foml": ("algorithm", "fomaml")}
+
+
+class _NumbersParser(flags.ArgumentParser):
+    """Numbers with commas between them."""
+
+    syntactic_help = "numbers with commas between them"
+
+    def parse(self, argument: str | tuple[float, ...]) -> tuple[float, ...]:
+        """Returns the numbers, or raises ValueError."""
+        return tuple(map(float, argument.split(","))) if isinstance(argument, str) else argument
+
+
+def _define_numbers(name: str, default: Any, text: str, flag_values: flags.FlagValues) -> None:
+    flags.DEFINE(_NumbersParser(), name, default, text, flag_values=flag_values)
+
+
 _DEFINERS = {
     int: flags.DEFINE_integer,
     int | None: flags.DEFINE_integer,
+    tuple[float, ...] | None: _define_numbers,
     float: flags.DEFINE_float,
     bool: flags.DEFINE_bool,
     str: flags.DEFINE_string,

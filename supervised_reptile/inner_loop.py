@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import keras
@@ -41,6 +42,7 @@ class InnerLoop:
         weight_decay: float = 1.0,
         input_scale: float = 1.0,
     ) -> None:
+        self._stock_model = model
         self._model = fused_for_training(model)
         self._loss = loss
         self._weight_decay = weight_decay
@@ -49,9 +51,18 @@ class InnerLoop:
 
     def twin(self) -> InnerLoop:
         """The same loop on another working copy of the weights, to run beside this one."""
-        other = object.__new__(InnerLoop)
-        other.__dict__.update(self.__dict__)
+        other = copy.copy(self)
         other.fast_weights = self.fast_weights.twin()
+        return other
+
+    def twice_differentiable(self) -> InnerLoop:
+        """The same loop in stock operations, whose gradients have right gradients themselves.
+
+        Those that TensorFlow 2.21 gives the gradient of its fused batch normalization are wrong,
+        and it does not say so.
+        """
+        other = copy.copy(self)
+        other._model = self._stock_model
         return other
 
     def run(self, examples: tf.Tensor, indices: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
@@ -60,16 +71,17 @@ class InnerLoop:
         Args:
             examples: All stored examples, [num_examples, ...].
             indices: int32 [steps, batch], rows of ``examples``.
-            labels: int32 [steps, batch].
+            labels: What the loss compares with, e.g. int32 [steps, batch].
 
         Returns:
             float32 scalar, the loss of each step (before it was taken) summed over the steps.
         """
 
         def step(k: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            loss = self._step(self._inputs(examples, indices[k]), labels[k])
-            return k + 1, total + loss
+            return k + 1, total + self._step(examples, indices[k], labels[k])
 
+        if indices.shape[0] == 0:  # XLA would look into the loop all the same
+            return tf.constant(0.0)
         # Steps are sequential: each one reads what the one before wrote.
         _, total = tf.while_loop(
             lambda k, _: k < tf.shape(indices)[0],
@@ -79,17 +91,44 @@ class InnerLoop:
         )
         return total
 
-    def _step(self, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    def _step(self, examples: tf.Tensor, rows: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         if self._weight_decay != 1.0:
             self.fast_weights.decay(self._weight_decay)
         weights = self.fast_weights.values()
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(weights)
-            loss = self._loss(y, self._logits(weights, x))
-        # A weight without effect, see fused_for_training, has gradient 0 and still decays.
-        gradients = tape.gradient(loss, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        loss, gradients = self.loss_and_gradients(weights, examples, rows, labels)
         self.fast_weights.apply_gradients(gradients)
         return loss
+
+    def loss(
+        self,
+        packed: Sequence[tf.Tensor],
+        examples: tf.Tensor,
+        rows: tf.Tensor,
+        labels: tf.Tensor,
+    ) -> tf.Tensor:
+        """Loss of one mini-batch at given weights, float32 scalar.
+
+        Args:
+            packed: The weights, in packed layout.
+            examples: All stored examples, [num_examples, ...].
+            rows: int32 [batch], rows of ``examples``.
+            labels: What the loss compares with, [batch, ...].
+        """
+        return self._loss(labels, self._logits(packed, self._inputs(examples, rows)))
+
+    def loss_and_gradients(
+        self,
+        packed: Sequence[tf.Tensor],
+        examples: tf.Tensor,
+        rows: tf.Tensor,
+        labels: tf.Tensor,
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """As :meth:`loss`, and its gradient with respect to the weights, in packed layout."""
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(packed)
+            loss = self.loss(packed, examples, rows, labels)
+        # A weight without effect, see fused_for_training, has gradient 0 and still decays.
+        return loss, tape.gradient(loss, packed, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
     def predict(self, examples: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
         """Outputs of the network with the current φ̃ for one batch.

@@ -21,6 +21,8 @@ ORIGINAL_DEFAULTS: dict[str, Any] = {
     "epsilon": 1e-8,
     "algorithm": "reptile",
     "foml_tail": None,
+    "step_weights": None,
+    "reset_optimizer": False,
     "outer_optimizer": "interpolation",
     "resize": "nearest",
     "eval_samples": 10_000,

@@ -8,7 +8,7 @@ from typing import Any
 
 from supervised_reptile.errors import ConfigError
 
-ALGORITHMS = ("reptile", "fomaml")
+ALGORITHMS = ("reptile", "fomaml", "maml")
 KERAS_OPTIMIZERS = (
     *("sgd", "adam", "rmsprop", "adadelta", "adagrad"),
     *("adamax", "adamw", "ftrl", "lion", "nadam"),
@@ -60,7 +60,14 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "algorithm": one_of(ALGORITHMS),
     "seed": (lambda value: 0 <= value < 2**32, "must be at least 0 and less than 2**32"),
 }
-_TYPE_WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "a string"}
+_TYPE_WORDS = {
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    str: "a string",
+    tuple: "finite numbers",
+}
+_OPTIONAL = {int | None: int, tuple[float, ...] | None: tuple}
 
 
 class Checked:
@@ -68,13 +75,17 @@ class Checked:
 
     def __post_init__(self) -> None:
         for item in dataclasses.fields(self):
-            value, optional = getattr(self, item.name), item.type == int | None
+            value, optional = getattr(self, item.name), item.type in _OPTIONAL
             if dataclasses.is_dataclass(item.type) or (optional and value is None):
                 continue
-            plain = int if optional else item.type
-            kind = {int: Integral, float: Real}.get(plain, plain)
+            plain = _OPTIONAL.get(item.type, item.type)
+            # JSON has lists only.
+            kind = {int: Integral, float: Real, tuple: (tuple, list)}.get(plain, plain)
             # bool is an int to Python, but `shots=True` is a mistake.
             fits = isinstance(value, kind) and (plain is bool or not isinstance(value, bool))
+            if plain is tuple:
+                fits = fits and all(isinstance(v, Real) and math.isfinite(v) for v in value)
+                value = tuple(map(float, value)) if fits else value
             require(fits, item.name, f"must be {_TYPE_WORDS[plain]}", value)
             value = plain(value)  # NumPy's scalars, and whole numbers given for floats.
             test, rule = _RULES.get(item.name, (lambda _: True, ""))

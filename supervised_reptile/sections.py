@@ -75,6 +75,9 @@ class InnerConfig(Checked):
         epsilon: float, greater than 0, the addend in Adam's and RMSprop's denominator.
         rho: float in [0, 1), RMSprop's decay.
         momentum: float in [0, 1), momentum of SGD and RMSprop.
+        reset_optimizer: bool, whether slots and step count start anew with every task, in training
+            and evaluation, rather than run on (the review's Sec. 4.2, where a meta-iteration is
+            one task).
 
     Raises:
         ConfigError: If a value is out of range.
@@ -91,6 +94,7 @@ class InnerConfig(Checked):
     epsilon: float
     rho: float
     momentum: float
+    reset_optimizer: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,15 +102,20 @@ class MetaConfig(Checked):
     """The outer update: φ ← φ + ε · mean(φ̃ − φ) over a meta-batch of tasks (paper, Eq. 5).
 
     Args:
-        algorithm: str, "reptile" (direction φ̃ − φ) or "fomaml" (the last inner step's change).
-        foml_tail: int or None. Examples a class kept for the last inner step of FOMAML, at least
-            1 and fewer than `train_shots` (the "separate tail" of Sec. 6.3). None: shared tail.
+        algorithm: str, "reptile" (direction φ̃ − φ), "fomaml" (the last inner step's change) or
+            "maml" (the last mini-batch's gradient through the steps before it; needs plain SGD).
+        foml_tail: int or None. Examples a class kept for the last inner step of FOMAML or MAML,
+            at least 1 and fewer than `train_shots` (the "separate tail" of Sec. 6.3). None:
+            shared tail.
         meta_batch: int, tasks averaged in one outer update, at least 1. Paper: 5.
         meta_iters: int, N, outer updates in the run, at least 1.
         meta_step: float, ε at the start, at least 0. Paper: 1.
         meta_step_final: float, ε at the end, at least 0. Paper: 0.
         outer_optimizer: str, one of `OUTER_OPTIMIZERS`. "interpolation" is the update above; any
             other is given (φ − φ̃)/α as a gradient, with ε as its learning rate (Sec. 2, 5.1).
+        step_weights: tuple of float or None. Weight of each inner step's change in the direction
+            of Reptile, `inner_iters` of them: a linear combination of g1 … gk (Sec. 6.2). None:
+            all 1.
 
     Raises:
         ConfigError: If a value is out of range.
@@ -119,12 +128,16 @@ class MetaConfig(Checked):
     meta_step: float
     meta_step_final: float
     outer_optimizer: str
+    step_weights: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.foml_tail is not None:
-            rule = "needs --foml: only FOMAML has a last mini-batch of its own"
-            require(self.algorithm == "fomaml", "foml_tail", rule, self.foml_tail)
+            rule = "needs --foml or --algorithm=maml: only they have a last mini-batch of their own"
+            require(self.algorithm != "reptile", "foml_tail", rule, self.foml_tail)
+        if self.step_weights is not None:
+            rule = "needs --algorithm=reptile: the others have weights of their own"
+            require(self.algorithm == "reptile", "step_weights", rule, self.step_weights)
 
     def meta_step_at(self, iteration: int) -> float:
         """Returns the outer step size: ε_i = (i/N)·final + (1 − i/N)·start.

@@ -58,6 +58,10 @@ class FastWeights:
             self.variables = [_variable(w.shape, f"fast_{w.name}") for w in weights]
         self.optimizer = optimizer
         optimizer.build(self.variables)
+        # A learning rate that was changed since is no state of the past.
+        self._initial_state = [
+            (v, v.numpy()) for v in optimizer.variables if v.name != "learning_rate"
+        ]
         fused = _fused_update(optimizer, self.variables)
         self.uses_fused_update = fused is not None
         self._apply_gradients = fused or (
@@ -158,6 +162,11 @@ class FastWeights:
                 f"{self._shapes}. Received: {optimizer.name} with variables of shapes {found}"
             )
         return list(zip(mine, beside, is_slot, strict=True))
+
+    def reset_optimizer(self) -> None:
+        """Set slots and step count to what they were when the optimizer was new."""
+        for variable, value in self._initial_state:
+            variable.value.assign(value)
 
     def twin(self) -> FastWeights:
         """Another working copy of the same layout with an optimizer of the same configuration."""

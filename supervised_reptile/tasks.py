@@ -19,11 +19,12 @@ _STREAMS = {"training": 0, "curve": 1, "evaluation": 2}
 
 
 class MiniBatches(NamedTuple):
-    """Rows of the images and labels, step by step.
+    """Rows of the examples and their labels, step by step.
 
     Attributes:
         indices: int32 [tasks, steps, batch].
-        labels: int32 [tasks, steps, batch], in 0 … classes − 1.
+        labels: int32 [tasks, steps, batch], in 0 … classes − 1; for regression the target
+            values, float32 [tasks, steps, batch, ...].
     """
 
     indices: np.ndarray
@@ -34,12 +35,13 @@ class TrainingTasks(NamedTuple):
     """The tasks of one meta-iteration.
 
     Attributes:
-        steps: Mini-batches of the inner steps; for FOMAML, of all but the last one.
-        last: Mini-batch of the last inner step, [tasks, 1, batch], for FOMAML; else ``None``.
+        steps: Mini-batches of the inner steps; with a separate tail, of all but the last one.
+        last: The separate tail (paper, Sec. 6.3), mini-batch [tasks, 1, batch] of the last inner
+            step, which may be of another size; else ``None``.
     """
 
     steps: MiniBatches
-    last: MiniBatches | None
+    last: MiniBatches | None = None
 
 
 class EvaluationTasks(NamedTuple):
@@ -47,9 +49,9 @@ class EvaluationTasks(NamedTuple):
 
     Attributes:
         steps: The mini-batches to fine-tune on.
-        support: int32 [tasks, classes · shots], the training images, each once.
-        queries: int32 [tasks, classes], one held-out image a class; the label of
-            ``queries[t, c]`` is ``c``.
+        support: int32 [tasks, examples], the training examples (classes · shots), each once.
+        queries: int32 [tasks, queries], the held-out examples: of a classification one a class,
+            where the label of ``queries[t, c]`` is ``c``.
     """
 
     steps: MiniBatches
@@ -139,15 +141,15 @@ def training_tasks(
 ) -> TrainingTasks:
     """Draw the tasks of one meta-iteration.
 
-    FOMAML's last inner step comes apart from the others. With a shared tail its mini-batch is
-    dealt like the others; with a separate tail (``foml_tail`` = S) the last step sees exactly S
-    examples of each class that the other steps never see (paper Sec. 6.3).
+    With a shared tail the last mini-batch, which matters to FOMAML and MAML, is dealt like the
+    others; with a separate tail (``foml_tail`` = S) the last step sees exactly S examples of each
+    class that the other steps never see (paper Sec. 6.3).
 
     Args:
         rng: Random generator; advanced.
         dataset: Where from.
         config: Supplies classes, train_shots, meta_batch, inner_iters, inner_batch,
-            replacement, algorithm and foml_tail.
+            replacement and foml_tail.
         split: Split to draw the classes from.
     """
     inner, tail = config.inner, config.meta.foml_tail or 0
@@ -166,14 +168,7 @@ def training_tasks(
         if tail:
             images, labels = _labelled(rows[:, :tail])
             last.append((images[None], labels[None]))
-    images, labels = _stack(steps)
-    if tail:
-        return TrainingTasks(MiniBatches(images, labels), MiniBatches(*_stack(last)))
-    if config.meta.algorithm == "fomaml":
-        return TrainingTasks(
-            MiniBatches(images[:, :-1], labels[:, :-1]), MiniBatches(images[:, -1:], labels[:, -1:])
-        )
-    return TrainingTasks(MiniBatches(images, labels), None)
+    return TrainingTasks(MiniBatches(*_stack(steps)), MiniBatches(*_stack(last)) if tail else None)
 
 
 def evaluation_tasks(
@@ -214,6 +209,104 @@ def evaluation_tasks(
         supports.append(images)
         queries.append(rows[:, -1])
     return EvaluationTasks(MiniBatches(*_stack(steps)), np.stack(supports), np.stack(queries))
+
+
+def tasks_of_arrays(
+    rng: np.random.Generator,
+    inputs: np.ndarray,
+    targets: np.ndarray,
+    *,
+    batch: int,
+    steps: int,
+    replacement: bool = False,
+) -> tuple[np.ndarray, TrainingTasks]:
+    """Training tasks from your own arrays, for classification or regression.
+
+    Args:
+        rng: Random generator; advanced.
+        inputs: [tasks, examples, ...], the inputs of each task.
+        targets: [tasks, examples, ...], what the loss compares with: int labels or float values.
+        batch: Size of a mini-batch, at least 1.
+        steps: Number of inner steps k, at least 1.
+        replacement: As for :func:`mini_batches`.
+
+    Returns:
+        The table of examples [tasks · examples, ...] and the tasks on it, both for
+        ``MetaLearner.train_step`` or ``train_steps``.
+
+    Raises:
+        ValueError: The arrays disagree in their first two dimensions.
+
+    Example:
+        >>> x = rng.uniform(-1, 1, (3, 20, 1)).astype("float32")  # 3 tasks of 20 points
+        >>> examples, tasks = tasks_of_arrays(rng, x, 2 * x, batch=5, steps=4)
+        >>> learner.train_step(examples, tasks, meta_step=0.1)
+    """
+    table, (rows,) = _table(inputs, targets)
+    return table, TrainingTasks(_dealt(rng, rows, targets, batch, steps, replacement))
+
+
+def evaluation_tasks_of_arrays(
+    rng: np.random.Generator,
+    inputs: np.ndarray,
+    targets: np.ndarray,
+    queries: np.ndarray,
+    *,
+    batch: int,
+    steps: int,
+    replacement: bool = False,
+) -> tuple[np.ndarray, EvaluationTasks]:
+    """Tasks to fine-tune on and predict, from your own arrays.
+
+    Args:
+        rng: Random generator; advanced.
+        inputs: [tasks, examples, ...], the inputs to fine-tune on.
+        targets: [tasks, examples, ...], their labels or values.
+        queries: [tasks, queries, ...], the inputs to predict.
+        batch: Size of a mini-batch, at least 1.
+        steps: Number of fine-tuning steps, at least 0.
+        replacement: As for :func:`mini_batches`.
+
+    Returns:
+        The table of examples and the tasks on it, for ``MetaLearner.predict_tasks`` or
+        ``predict_after_each_step``.
+
+    Raises:
+        ValueError: The arrays disagree in their number of tasks or examples.
+    """
+    table, (rows, query_rows) = _table(inputs, targets, queries)
+    fine_tuning = _dealt(rng, rows, targets, batch, steps, replacement)
+    return table, EvaluationTasks(fine_tuning, rows, query_rows)
+
+
+def _dealt(
+    rng: np.random.Generator,
+    rows: np.ndarray,
+    targets: np.ndarray,
+    batch: int,
+    steps: int,
+    replacement: bool,
+) -> MiniBatches:
+    places = [mini_batches(rng, rows.shape[1], batch, steps, replacement=replacement) for _ in rows]
+    picked = np.take_along_axis(rows[:, None], np.stack(places), axis=2)
+    return MiniBatches(picked, targets.reshape(-1, *targets.shape[2:])[picked])
+
+
+def _table(
+    inputs: np.ndarray, targets: np.ndarray, *more: np.ndarray
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """All inputs in one table, and for each array the rows of its inputs, int32 [tasks, each]."""
+    if inputs.shape[:2] != targets.shape[:2] or any(len(a) != len(inputs) for a in more):
+        raise ValueError(
+            "inputs and targets must be [tasks, examples, ...], and queries of as many tasks. "
+            f"Received: shapes {[a.shape for a in (inputs, targets, *more)]}"
+        )
+    rows, first = [], 0
+    for array in (inputs, *more):
+        count = array.shape[0] * array.shape[1]
+        rows.append(np.arange(first, first + count, dtype=np.int32).reshape(array.shape[:2]))
+        first += count
+    return np.concatenate([a.reshape(-1, *inputs.shape[2:]) for a in (inputs, *more)]), rows
 
 
 def _permutations(rng: np.random.Generator, count: int, length: int) -> np.ndarray:

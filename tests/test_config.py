@@ -51,7 +51,7 @@ ORIGINAL = {
     "seed": 0, "replacement": False, "eval_samples": 10_000, "eval_interval": 10,
     "weight_decay": 1.0, "transductive": False, "foml_tail": None, "algorithm": "reptile",
     "inner_optimizer": "adam", "outer_optimizer": "interpolation", "beta_1": 0.0,
-    "beta_2": 0.999, "epsilon": 1e-8,
+    "beta_2": 0.999, "epsilon": 1e-8, "step_weights": None, "reset_optimizer": False,
 }  # fmt: skip
 
 
@@ -175,7 +175,8 @@ OPTIMIZERS = "sgd, adam, rmsprop, adadelta, adagrad, adamax, adamw, ftrl, lion, 
         ),
         (
             {"foml_tail": 5},
-            "--foml_tail: needs --foml: only FOMAML has a last mini-batch of its own. Received: 5",
+            "--foml_tail: needs --foml or --algorithm=maml: only they have a last mini-batch of"
+            " their own. Received: 5",
         ),
         ({"foml_tail": 0, "algorithm": "fomaml"}, "--foml_tail: must be at least 1. Received: 0"),
         (
@@ -217,7 +218,34 @@ OPTIMIZERS = "sgd, adam, rmsprop, adadelta, adagrad, adamax, adamw, ftrl, lion, 
             {"seed": 2**32},
             "--seed: must be at least 0 and less than 2**32. Received: 4294967296",
         ),
-        ({"algorithm": "maml"}, "--algorithm: must be one of reptile, fomaml. Received: 'maml'"),
+        (
+            {"algorithm": "anil"},
+            "--algorithm: must be one of reptile, fomaml, maml. Received: 'anil'",
+        ),
+        (
+            {"algorithm": "maml"},
+            "--inner_optimizer: must be sgd with --algorithm=maml, which differentiates plain SGD"
+            " steps. Received: 'adam'",
+        ),
+        (
+            {"algorithm": "maml", "inner_optimizer": "sgd", "inner_iters": 1},
+            "--inner_iters: must be at least 2 with --algorithm=maml: the last mini-batch is the"
+            " query set. Received: 1",
+        ),
+        (
+            {"step_weights": (1.0, 0.5), "inner_iters": 3},
+            "--step_weights: must have a weight for each of the 3 --inner_iters."
+            " Received: (1.0, 0.5)",
+        ),
+        (
+            {"step_weights": (0.0, 1.0), "inner_iters": 2, "algorithm": "fomaml"},
+            "--step_weights: needs --algorithm=reptile: the others have weights of their own."
+            " Received: (0.0, 1.0)",
+        ),
+        (
+            {"step_weights": (math.inf,), "inner_iters": 1},
+            "--step_weights: must be finite numbers. Received: (inf,)",
+        ),
         (
             {"inner_optimizer": "adm"},
             "--inner_optimizer: must be one of sgd, adam, rmsprop. Received: 'adm'",
@@ -329,6 +357,13 @@ def configs(draw):
     values["weight_decay"] = draw(st.floats(0, 1, exclude_min=True))
     values["transductive"] = draw(st.booleans())
     values["inner_optimizer"] = draw(st.sampled_from(INNER_OPTIMIZERS))
+    values["reset_optimizer"] = draw(st.booleans())
+    if values["algorithm"] == "maml":
+        values |= {"inner_optimizer": "sgd", "momentum": 0.0, "weight_decay": 1.0}
+        values["inner_iters"] = draw(st.integers(2, 1000))
+    elif values["algorithm"] == "reptile" and draw(st.booleans()):
+        weights = draw(st.lists(st.floats(-10, 10), min_size=1, max_size=9))
+        values |= {"step_weights": tuple(weights), "inner_iters": len(weights)}
     values["outer_optimizer"] = draw(st.sampled_from(OUTER_OPTIMIZERS))
     values["seed"] = draw(st.integers(0, 2**32 - 1))
     return paper_config(draw(st.sampled_from(sorted(DATASETS))), classes, shots, **values)

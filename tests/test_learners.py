@@ -7,7 +7,7 @@ import tensorflow as tf
 from helpers import dense_model, tiny_config, vector_dataset
 from numpy_reference import Adam, DenseNet, RmsProp, Sgd, inner_steps, meta_iteration
 
-from supervised_reptile.learners import FOMAML, Reptile, learner_from_config, paper_adam
+from supervised_reptile.learners import MAML, Reptile, learner_from_config, paper_adam
 from supervised_reptile.models import omniglot_model
 from supervised_reptile.tasks import evaluation_tasks, random_stream, training_tasks
 
@@ -306,11 +306,27 @@ def test_refuses_what_it_cannot_train():
     Reptile(dense_model(), inner_optimizer=used)
     with pytest.raises(ValueError, match="must be new"):
         Reptile(dense_model(), inner_optimizer=used)
+    with pytest.raises(ValueError, match=r"loss must be a keras.losses.Loss. Received: 'mse'"):
+        Reptile(dense_model(), loss="mse")
+    with pytest.raises(ValueError, match="step_weights"):
+        Reptile(dense_model(), step_weights=())
+    with pytest.raises(ValueError, match="plain SGD"):
+        MAML(dense_model(), inner_optimizer=keras.optimizers.Adam())
+    with pytest.raises(ValueError, match="plain SGD"):
+        MAML(dense_model(), inner_optimizer=keras.optimizers.SGD(0.1, momentum=0.9))
+    with pytest.raises(ValueError, match="no weight_decay"):
+        MAML(dense_model(), weight_decay=0.9)
     config = tiny_config()
     dataset = vector_dataset()
     tasks = training_tasks(random_stream(0, "training", 0), dataset, config)
-    with pytest.raises(ValueError, match="last"):
-        FOMAML(dense_model()).train_step(tf.constant(dataset.images), tasks, 1.0)
+    learner, examples = Reptile(dense_model(), step_weights=(1, 0)), tf.constant(dataset.images)
+    with pytest.raises(ValueError, match=r"each of the 4 inner steps. Received: \(1.0, 0.0\)"):
+        learner.train_step(examples, tasks, 1.0)
+    with pytest.raises(ValueError, match="3 tasks for 2 meta-iterations"):
+        Reptile(dense_model()).train_steps(examples, tasks, [1.0, 1.0])
+    one_step = tasks._replace(steps=type(tasks.steps)(*(a[:, :1] for a in tasks.steps)))
+    with pytest.raises(ValueError, match=r"at least 2 inner steps. Received: 1"):
+        MAML(dense_model()).train_step(examples, one_step, 1.0)
 
 
 @pytest.mark.parametrize("transductive", [True, False])

@@ -11,7 +11,8 @@ import tensorflow as tf
 from helpers import tiny_config, vector_dataset
 from tensorflow.python.framework import kernels
 
-from supervised_reptile.learners import _as_tensors, learner_from_config
+from supervised_reptile.learners import learner_from_config
+from supervised_reptile.meta_learner import _as_tensors
 from supervised_reptile.models import omniglot_model
 from supervised_reptile.staging import Staging
 from supervised_reptile.tasks import evaluation_tasks, random_stream, training_tasks
@@ -48,12 +49,12 @@ def graphs(request):
     evaluation = [tf.constant(held_out.support), tf.constant(held_out.queries)]
     return {
         "a meta-iteration": nodes_of(
-            learner._meta_iteration, images, _as_tensors(training.steps), None, tf.constant(1.0)
+            learner._meta_iteration, images, *learner._parts(training), tf.constant(1.0)
         ),
         **{
             f"an evaluation, transductive={transductive}": nodes_of(
                 learner._evaluate_tasks,
-                *(images, _as_tensors(held_out.steps), *evaluation, transductive),
+                *(images, _as_tensors(held_out.steps), *evaluation, (transductive,)),
             )
             for transductive in (True, False)
         },

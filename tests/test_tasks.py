@@ -12,9 +12,11 @@ from scipy import stats
 from supervised_reptile.config import paper_config
 from supervised_reptile.tasks import (
     evaluation_tasks,
+    evaluation_tasks_of_arrays,
     mini_batches,
     random_stream,
     sample_task,
+    tasks_of_arrays,
     training_tasks,
 )
 
@@ -215,12 +217,12 @@ def test_training_tasks(seed, replacement, tail, data):
     k = config.inner.inner_iters
     parts = [tasks.steps] + ([] if tasks.last is None else [tasks.last])
     assert all(a.dtype == np.int32 for part in parts for a in part)
-    assert (tasks.last is None) == (tail is None)
-    # Reptile: all k steps together. FOMAML: the last one apart.
-    head = k if tail is None else k - 1
+    assert (tasks.last is None) == (separate is None)
+    # A separate tail comes apart from the other steps.
+    head = k if separate is None else k - 1
     assert tasks.steps.indices.shape == tasks.steps.labels.shape == (meta_batch, head, batch)
-    if tail is not None:
-        size = batch if separate is None else classes * separate
+    if separate is not None:
+        size = classes * separate
         assert tasks.last.indices.shape == tasks.last.labels.shape == (meta_batch, 1, size)
     for i in range(meta_batch):
         indices = np.concatenate([part.indices[i].ravel() for part in parts])
@@ -249,8 +251,34 @@ def test_a_shared_tail_is_the_tail_of_the_very_same_deal():
         random_stream(0, "training", 4), dataset, tiny_config(algorithm="fomaml")
     )
     for name in ("indices", "labels"):
-        whole = np.concatenate([getattr(fomaml.steps, name), getattr(fomaml.last, name)], axis=1)
-        np.testing.assert_array_equal(getattr(reptile.steps, name), whole)
+        np.testing.assert_array_equal(getattr(reptile.steps, name), getattr(fomaml.steps, name))
+    assert fomaml.last is None
+
+
+def test_tasks_of_your_own_arrays():
+    rng = rng_of(0)
+    inputs = rng.normal(size=(3, 8, 2)).astype(np.float32)
+    targets = np.stack([inputs.sum(-1), inputs[..., 0]], axis=-1)  # tells which input it belongs to
+    table, tasks = tasks_of_arrays(rng, inputs, targets, batch=5, steps=4)
+    assert tasks.last is None and tasks.steps.indices.dtype == np.int32
+    assert tasks.steps.indices.shape == (3, 4, 5) and tasks.steps.labels.shape == (3, 4, 5, 2)
+    picked = table[tasks.steps.indices]
+    np.testing.assert_array_equal(picked.sum(-1), tasks.steps.labels[..., 0])
+    np.testing.assert_array_equal(picked[..., 0], tasks.steps.labels[..., 1])
+    for i in range(3):
+        rows = tasks.steps.indices[i]
+        assert set(rows.ravel()) == set(range(8 * i, 8 * i + 8))  # 20 places, 8 examples
+        assert dealt_as_asked(rows, 8, False)
+
+    queries = rng.normal(size=(3, 6, 2)).astype(np.float32)
+    table, held_out = evaluation_tasks_of_arrays(rng, inputs, targets, queries, batch=8, steps=2)
+    np.testing.assert_array_equal(table[held_out.queries], queries)
+    np.testing.assert_array_equal(table[held_out.support], inputs)
+    np.testing.assert_array_equal(
+        table[held_out.steps.indices].sum(-1), held_out.steps.labels[..., 0]
+    )
+    with pytest.raises(ValueError, match=r"as many tasks. Received: shapes \[\(3, 8, 2\)"):
+        tasks_of_arrays(rng, inputs, targets[:, 1:], batch=5, steps=4)
 
 
 def test_training_uses_train_shots_and_evaluation_uses_shots():
