@@ -18,6 +18,7 @@ PACKAGE = Path(supervised_reptile.__file__).parent
 LAYERS = [
     "errors",
     "quiet",
+    "side_by_side",
     "places",
     "rules",
     "paper",

@@ -1,0 +1,107 @@
+"""Work in several processes at a time, each with a log, stopped by a signal without loss."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import multiprocessing.connection
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from supervised_reptile.errors import RunError, RunInterrupted, UserError
+
+# New processes, as TensorFlow's threads do not survive a fork.
+_SPAWN = multiprocessing.get_context("spawn")
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A function to be called in a process of its own.
+
+    Args:
+        name: What to call it.
+        function: A function of a module, which may print and may show one progress bar.
+        arguments: What to call it with; all of it must be picklable.
+        log: File that what it prints is added to.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    arguments: tuple
+    log: Path
+
+
+def run_side_by_side(
+    jobs: Sequence[Job], processes: int, when_done: Callable[[Job], Any] = lambda job: None
+) -> None:
+    """Call every job's function, each in a process of its own, so many at a time.
+
+    SIGINT and SIGTERM are passed on to the processes, which save and end; no other is begun.
+
+    Args:
+        jobs: What to call.
+        processes: How many at a time, at least 1.
+        when_done: Called with each job that has succeeded.
+
+    Raises:
+        RunError: A job failed; all the others were carried out.
+        RunInterrupted: A signal stopped them.
+    """
+    waiting, running, failed, received = list(jobs), {}, [], []
+
+    def stop(number: int, frame: object) -> None:
+        received.append(number)
+        for process in running:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, number)
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        while running or (waiting and not received):
+            while waiting and len(running) < processes and not received:
+                job = waiting.pop(0)
+                taken = {line for _, line in running.values()}
+                line = next(n for n in range(processes) if n not in taken)
+                process = _SPAWN.Process(target=_work, args=(job, line), name=job.name)
+                process.start()
+                running[process] = job, line
+            multiprocessing.connection.wait([p.sentinel for p in running], timeout=1)
+            for process in [p for p in running if p.exitcode is not None]:
+                job, _ = running.pop(process)
+                if process.exitcode:
+                    failed.append(job)
+                else:
+                    when_done(job)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    if received:
+        raise RunInterrupted("what was done is saved; the same command goes on", received[0])
+    if failed:
+        problems = (f"{job.name} ({_last_line(job.log)})" for job in failed)
+        raise RunError(f"failed, see {failed[0].log}: {'; '.join(problems)}")
+
+
+def _work(job: Job, line: int) -> None:
+    """Carry out a job in its process; its text goes to its log, its bar to a line of its own."""
+    os.setsid()  # Ctrl-C is for the parent, which passes it on: a second signal would not save
+    os.environ["TQDM_POSITION"] = str(line)
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    with job.log.open("a", buffering=1) as log, contextlib.redirect_stdout(log):
+        try:
+            job.function(*job.arguments)
+        except UserError as error:
+            log.write(f"{error.kind}: {' '.join(str(error).split())}\n")
+            sys.exit(error.exit_code)
+        except Exception as error:
+            log.write(f"{error!r}\n")
+            raise
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text().splitlines() if log.exists() else []
+    return lines[-1] if lines else "nothing was printed"
