@@ -50,7 +50,7 @@ LAYERS = [
 ]
 MAY_IMPORT = {
     "flags": {"errors", "places", "paper", "config"},
-    "datasets": {"errors", "places", "datasets.few_shot"},
+    "datasets": {"errors", "places", "quiet", "datasets.few_shot"},
 }
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path

@@ -61,16 +61,10 @@ def load_dataset(
             raise ValueError(f"image_size must be 28 for {name}. Received: {image_size}")
         module = importlib.import_module(_CHARACTERS[name])
         return module.load(data_dir=Path(data_dir), seed=seed, progress=progress)
-    folder = name.removeprefix(_OWN)
-    if not folder or (folder == name and name != "miniimagenet"):
+    own = name.startswith(_OWN) and name != _OWN
+    if name != "miniimagenet" and not own:
         known = ", ".join(sorted([*_CHARACTERS, "miniimagenet", "folder:NAME"]))
         raise ValueError(f"name must be one of {known}. Received: {name!r}")
     photographs = importlib.import_module("supervised_reptile.datasets.photographs")
-    return photographs.load(
-        name,
-        folder,
-        data_dir=Path(data_dir),
-        image_size=image_size or 84,
-        resize=resize,
-        progress=progress,
-    )
+    store = photographs.ImageStore(name, Path(data_dir), image_size or 84, resize)
+    return photographs.load(store, progress=progress)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import hashlib
 import io
 import json
@@ -21,10 +22,38 @@ from supervised_reptile.datasets.few_shot import FewShotDataset
 from supervised_reptile.datasets.sources import FORMATS, Contents, Picture, Source
 from supervised_reptile.errors import DatasetError
 
+VERSION = "1.0.0"  # of the stored form
 IMAGES, DESCRIPTION = "images.npy", "images.json"
 _PROBLEMS_SHOWN = 5
 _WAITING = 256  # pictures read but not yet decoded, at most
 _16_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageStore:
+    """Where the photographs of a data set lie, in one size.
+
+    Args:
+        name: Name of the data set: "miniimagenet" or "folder:NAME".
+        data_dir: Folder of all data sets.
+        image_size: Height and width in pixels.
+        resize: Filter of Pillow, e.g. ``"nearest"``.
+    """
+
+    name: str
+    data_dir: Path
+    image_size: int
+    resize: str
+
+    @property
+    def folder(self) -> str:
+        """Name of the data set's folder."""
+        return self.name.removeprefix("folder:")
+
+    @property
+    def path(self) -> Path:
+        """``<data_dir>/<folder>/<size>-<filter>/<version>``."""
+        return self.data_dir / self.folder / f"{self.image_size}-{self.resize}" / VERSION
 
 
 class DamagedArraysError(DatasetError):
@@ -117,7 +146,7 @@ def write_arrays(
     if problems:
         raise DatasetError(
             f"{len(problems):,} of the {len(keys):,} images of {source.root} cannot be used: "
-            + shortened(problems)
+            f"{shortened(problems)}. Nothing was prepared"
         )
     description = {
         "source": str(source.root.resolve()),

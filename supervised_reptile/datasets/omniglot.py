@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import re
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
-from tensorflow_datasets.core.download import download_manager
 
 from supervised_reptile.datasets.characters import build_character_dataset
+from supervised_reptile.datasets.downloading import fetch, tfds_settings
 from supervised_reptile.datasets.few_shot import FewShotDataset
 from supervised_reptile.datasets.omniglot_contents import (
     ARCHIVES,
@@ -30,7 +29,6 @@ from supervised_reptile.datasets.omniglot_contents import (
     tree_files,
     zip_files,
 )
-from supervised_reptile.datasets.tfds_settings import tfds_settings
 from supervised_reptile.errors import DatasetError, DatasetNotFoundError
 
 OFFICIAL_URL = "https://github.com/brendenlake/omniglot/raw/master/python"
@@ -131,20 +129,8 @@ class Omniglot(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _fetch(self, dl_manager: tfds.download.DownloadManager, archive: Archive) -> Path:
         if self.source is not None:
             return self.source / f"{archive.name}.zip"
-        url = self._archive_url(archive)
-        try:
-            # One at a time, so that a verified archive is kept if the next one fails.
-            return Path(dl_manager.download(url))
-        except download_manager.NonMatchingChecksumError as error:
-            raise DatasetError(
-                f"{url} is not the expected archive (its size or sha256 differs): the download is "
-                "damaged or the file is another; nothing of it is used"
-            ) from error
-        except (tfds.download.DownloadError, OSError) as error:
-            reason = " ".join(str(error).split())[:160]
-            raise DatasetError(
-                f"{url} could not be downloaded; if you have the archives, use --from ({reason})"
-            ) from error
+        # One at a time, so that a verified archive is kept if the next one fails.
+        return fetch(dl_manager, self._archive_url(archive))
 
     def _check_complete(self, files: Files) -> None:
         problems = list(find_problems(files, self.archives))
@@ -238,12 +224,11 @@ def prepare(
 
 
 def _download_and_prepare(builder: Omniglot, downloads: Path, progress: bool) -> None:
-    before = set(downloads.glob("*/*.tmp.*"))
     config = tfds.download.DownloadConfig(
         try_download_gcs=False, force_checksums_validation=builder.source is None
     )
     try:
-        with tfds_settings(progress):
+        with tfds_settings(downloads, progress):
             builder.download_and_prepare(
                 download_dir=downloads, download_config=config, file_format="array_record"
             )
@@ -251,9 +236,6 @@ def _download_and_prepare(builder: Omniglot, downloads: Path, progress: bool) ->
         # Another process, started at the same time, may have finished the same work.
         if not _is_prepared(builder):
             raise DatasetError(f"{builder.data_dir} could not be written: {error}") from error
-    finally:
-        for partial in set(downloads.glob("*/*.tmp.*")) - before:
-            shutil.rmtree(partial, ignore_errors=True)
 
 
 def load(*, data_dir: Path, seed: int, progress: bool = True) -> FewShotDataset:

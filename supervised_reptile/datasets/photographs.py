@@ -2,46 +2,52 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from supervised_reptile.datasets.few_shot import FewShotDataset
 from supervised_reptile.datasets.image_arrays import (
     DamagedArraysError,
+    ImageStore,
     describe,
     open_arrays,
-    shortened,
     verify,
 )
-from supervised_reptile.datasets.sources import Contents, Source, detect
+from supervised_reptile.datasets.miniimagenet_contents import PICKLES_URL
+from supervised_reptile.datasets.miniimagenet_sources import LAYOUTS
+from supervised_reptile.datasets.sources import ClassFolders, Source
 from supervised_reptile.errors import DatasetError, DatasetNotFoundError
 from supervised_reptile.places import default_data_dir, is_image_folder
 
-VERSION = "1.0.0"
-LEAST_IMAGES = 2  # a class: one to learn from and one to predict
+MINIIMAGENET = "miniimagenet"
 
 
-def prepared_folder(data_dir: Path, folder: str, image_size: int, resize: str) -> Path:
-    """Where prepared images lie, ``<data_dir>/<folder>/<size>-<filter>/<version>``."""
-    return data_dir / folder / f"{image_size}-{resize}" / VERSION
+def find_source(name: str, root: Path, layout: str | None = None) -> Source | None:
+    """The source in a folder, or ``None`` where there is none.
+
+    Args:
+        name: Name of the data set; Mini-ImageNet comes in several layouts.
+        root: The folder.
+        layout: The layout's name, if more than one is there.
+    """
+    kinds = LAYOUTS if name == MINIIMAGENET else (ClassFolders,)
+    for kind in kinds:
+        if layout in (None, kind.layout) and kind.is_at(root):
+            return kind(root)
+    return None
 
 
-def load(
-    name: str, folder: str, *, data_dir: Path, image_size: int, resize: str, progress: bool = True
-) -> FewShotDataset:
+def load(store: ImageStore, *, progress: bool = True) -> FewShotDataset:
     """Open a data set of photographs; prepare it first where that was not done.
 
     It is prepared again, and said so, if its source has changed since or the prepared images are
     not whole.
 
     Args:
-        name: Name of the data set.
-        folder: Name of its folder.
-        data_dir: Folder of all data sets; or that folder itself, ``is_image_folder``, into which
-            nothing is then written: its prepared images go to the default data directory.
-        image_size: Height and width in pixels.
-        resize: Filter of Pillow, e.g. ``"nearest"``.
+        store: Which data set, and where. Its `data_dir` may also be the folder of the images
+            itself (``is_image_folder``), into which nothing is then written: the prepared images
+            go to the default data directory.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -51,46 +57,37 @@ def load(
         DatasetNotFoundError: There are neither prepared images nor a source.
         DatasetError: The source is damaged or incomplete.
     """
-    root = data_dir / folder
-    if is_image_folder(data_dir) and data_dir.resolve().name == folder:
-        root, data_dir = data_dir, Path(default_data_dir())
-    source = detect(root)
-    stored = prepared_folder(data_dir, folder, image_size, resize)
-    if stored.exists():
-        try:
-            description = describe(stored)
-        except DamagedArraysError as error:
-            if source is None:
-                raise DatasetError(f"{error}. Delete that folder and prepare it again") from error
-            reason = str(error)
-        else:
-            source = source or detect(Path(description["source"]))
-            if source is None or source.fingerprint() == description["fingerprint"]:
-                return open_arrays(name, stored)
-            reason = f"{source.root} has changed since it was prepared"
-        print(f"{reason}; preparing it again", file=sys.stderr, flush=True)
-    elif source is None:
-        raise DatasetNotFoundError(_not_found(name, folder, data_dir, image_size, resize))
-    prepare(
-        name,
-        folder,
-        source,
-        data_dir=data_dir,
-        image_size=image_size,
-        resize=resize,
-        progress=progress,
-    )
-    return open_arrays(name, stored)
+    root = store.data_dir / store.folder
+    if is_image_folder(store.data_dir) and store.data_dir.resolve().name == store.folder:
+        root = store.data_dir
+        store = dataclasses.replace(store, data_dir=Path(default_data_dir()))
+    source = find_source(store.name, root)
+    if not store.path.exists():
+        if source is None:
+            raise DatasetNotFoundError(_not_found(store))
+        prepare(store, source, progress=progress)
+        return open_arrays(store.name, store.path)
+    try:
+        description = describe(store.path)
+    except DamagedArraysError as error:
+        if source is None:
+            raise DatasetError(f"{error}; delete that folder and prepare it again") from error
+        reason = str(error)
+    else:
+        source = source or find_source(store.name, Path(description["source"]))
+        if source is None or source.fingerprint() == description["fingerprint"]:
+            return open_arrays(store.name, store.path)
+        reason = f"{source.root} is not as it was when it was prepared"
+    print(f"{reason}; preparing it again", file=sys.stderr, flush=True)
+    prepare(store, source, progress=progress)
+    return open_arrays(store.name, store.path)
 
 
 def prepare(
-    name: str,
-    folder: str,
-    source: Source,
+    store: ImageStore,
+    source: Source | None = None,
     *,
-    data_dir: Path,
-    image_size: int,
-    resize: str,
+    url: str = PICKLES_URL,
     progress: bool = True,
 ) -> Path:
     """Check a source, decode its pictures and store them for `load`.
@@ -98,70 +95,42 @@ def prepare(
     Prepared images that are whole and of the source as it is now are kept, others replaced.
 
     Args:
-        name: Name of the data set.
-        folder: Name of its folder in `data_dir`.
-        source: The source.
-        data_dir: Folder of all data sets.
-        image_size: Height and width in pixels.
-        resize: Filter of Pillow.
+        store: Which data set, and where to store it.
+        source: Where its pictures come from; ``None`` to download Mini-ImageNet.
+        url: Address of the folder to download from.
         progress: Whether to show a progress bar.
 
     Returns:
         The folder of the prepared images.
 
     Raises:
-        DatasetError: If the data are damaged or incomplete; the message lists what is missing.
-            Nothing is prepared then.
+        DatasetError: If the data cannot be had, are damaged or incomplete; the message lists what
+            is missing. Nothing is prepared then; verified downloads are kept.
     """
-    stored = prepared_folder(data_dir, folder, image_size, resize)
-    if stored.exists():
+    if store.path.exists():
         try:
-            verify(stored)
-            if describe(stored)["fingerprint"] == source.fingerprint():
-                return stored
+            verify(store.path)
+            if source is None or describe(store.path)["fingerprint"] == source.fingerprint():
+                return store.path
         except DamagedArraysError:
             pass
-    contents = source.contents()
-    warn = _warner(source)
-    problems = list(_find_problems(name, contents, warn))
-    if problems:
-        raise DatasetError(f"{source.root} is incomplete or not {name}: {shortened(problems)}")
-    if source.left_out:
-        files = ", ".join(f"{count} of {end}" for end, count in sorted(source.left_out.items()))
-        warn(f"files that are no images were left out: {files}")
-
-    # Imported here: a prepared data set is opened without it.
+    # Imported here: prepared images are opened without TFDS.
     from supervised_reptile.datasets.photographs_builder import Photographs
 
-    return Photographs(
-        folder,
-        source,
-        contents,
-        data_dir=data_dir,
-        image_size=image_size,
-        resize=resize,
-        progress=progress,
-    ).build()
+    return Photographs(store, source, url=url, progress=progress).build()
 
 
-def _find_problems(name: str, contents: Contents, warn: Callable[[str], None]) -> Iterator[str]:
-    owner: dict[str, str] = {}
-    for split, classes in contents.items():
-        if not classes:
-            yield f"{split} has no classes"
-        for class_name, names in classes.items():
-            if class_name in owner:
-                yield f"class {class_name} is in both {owner[class_name]} and {split}"
-            owner[class_name] = split
-            if len(names) < LEAST_IMAGES:
-                count = f"{len(names)} of at least {LEAST_IMAGES} images"
-                count = f"{len(names)} of at least {LEAST_IMAGES} images"
-                yield f"class {class_name} of {split} has {count}"
-
-
-def _warner(source: Source) -> Callable[[str], None]:
-    return lambda text: print(f"warning: {source.root}: {text}", file=sys.stderr, flush=True)
-
-
-def _not_found(name: str, folder: str, data_dir: Path, image_size: int, resize: str) -> str:
-    return f"{name} is not in {data_dir / folder}"
+def _not_found(store: ImageStore) -> str:
+    place = store.data_dir / store.folder
+    if store.name == MINIIMAGENET:
+        size = "" if store.image_size == 84 else f" --image_size {store.image_size}"
+        size += "" if store.resize == "nearest" else f" --resize {store.resize}"
+        return (
+            f"Mini-ImageNet is not in {place}, {store.image_size}x{store.image_size} by "
+            f"{store.resize}: run ./fetch_data.sh miniimagenet --data_dir {store.data_dir}{size}"
+            ", or give --data_dir a folder with train/, val/ and test/ in it, images of your own"
+        )
+    return (
+        f"{place} has no train/ and test/ with a folder of images a class (or zip files of them), "
+        "nor are they prepared"
+    )

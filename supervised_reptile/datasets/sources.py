@@ -1,8 +1,7 @@
 """Sources of photographs: what is in them, and how their pictures are read.
 
-A source is a folder in one of several layouts. Each layout is a class with the same four methods,
-and :func:`detect` tells which one a folder has. This module has the plain ones, made of folders
-and zip files.
+A source is a folder in one of several layouts; each layout is a class with the same methods. This
+module has the plain one, of folders or zip files.
 """
 
 from __future__ import annotations
@@ -147,14 +146,6 @@ class ClassFolders(Source):
             )
             for name in folders
         }
-
-
-def detect(root: Path) -> Source | None:
-    """The source in a folder, or ``None`` if it has no known layout."""
-    return next((kind(root) for kind in LAYOUTS if kind.is_at(root)), None)
-
-
-LAYOUTS: tuple[type[Source], ...] = (ClassFolders,)
 
 
 def _splits_at(root: Path) -> dict[str, Path]:
