@@ -90,6 +90,8 @@ def decode(picture: Picture, size: int, resize: str) -> np.ndarray:
             if image.mode in ("I", "F"):
                 raise ValueError(f"has {image.mode!r} pixels of 32 bits; 8 or 16 are read")
             return np.asarray(_resized(image, size, resize).convert("RGB"))
+    except FileNotFoundError:
+        raise ValueError("is missing") from None
     except PIL.UnidentifiedImageError:
         raise ValueError("is no image that Pillow reads") from None
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
