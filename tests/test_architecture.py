@@ -46,6 +46,7 @@ LAYERS = [
     "run",
     "comparison",
     "figures",
+    "example_task",
     "reproduction",
 ]
 MAY_IMPORT = {
