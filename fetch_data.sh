@@ -1,5 +1,6 @@
 #!/bin/sh
-# Fetch and prepare a data set: ./fetch_data.sh [omniglot|miniimagenet|folder] [--from DIR] [--data_dir DIR]
+# Fetch and prepare a data set:
+#   ./fetch_data.sh [omniglot|miniimagenet|folder] [--from DIR] [--data_dir DIR]
 # Everything is in supervised_reptile/datasets/prepare.py; see ./fetch_data.sh --help.
 # The interpreter is $PYTHON, or that of the active or else the README's virtual environment.
 set -eu

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +102,35 @@ def run_job(arguments: Sequence[str], first_point: Path) -> dict[str, float]:
     Raises:
         BenchmarkError: The job failed.
     """
+    first = []
+
+    def watch(seconds: float) -> None:
+        if not first and _has_a_point(first_point):
+            first.append(seconds)
+
+    measured = run_to_end(arguments, watch)
+    if not first:
+        raise BenchmarkError(f"{' '.join(arguments)} failed: no learning curve")
+    return {"first_iteration_seconds": first[0], **measured}
+
+
+def run_to_end(
+    arguments: Sequence[str], watch: Callable[[float], None] = lambda seconds: None
+) -> dict[str, float]:
+    """Run this interpreter to its end.
+
+    Args:
+        arguments: Its arguments.
+        watch: Called again and again with the seconds since the start, also after the end.
+
+    Returns:
+        ``total_seconds`` and ``peak_megabytes``.
+
+    Raises:
+        BenchmarkError: The process failed.
+    """
     with tempfile.TemporaryFile() as errors:
-        started, first = time.perf_counter(), None
+        started = time.perf_counter()
         process = subprocess.Popen(
             [sys.executable, *arguments],
             cwd=ROOT,
@@ -116,8 +143,7 @@ def run_job(arguments: Sequence[str], first_point: Path) -> dict[str, float]:
             while True:
                 # Not `process.poll()`, which would not tell what the process used.
                 ended, status, usage = os.wait4(process.pid, os.WNOHANG)
-                if first is None and _has_a_point(first_point):
-                    first = time.perf_counter() - started
+                watch(time.perf_counter() - started)
                 if ended:
                     break
                 time.sleep(_POLL_SECONDS)
@@ -126,12 +152,11 @@ def run_job(arguments: Sequence[str], first_point: Path) -> dict[str, float]:
             process.wait()
             raise
         process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode or first is None:
+        if process.returncode:
             reason = _last_line(errors) or f"exit code {process.returncode}"
             raise BenchmarkError(f"{' '.join(arguments)} failed: {reason}")
     kilobytes = usage.ru_maxrss / (1024 if sys.platform == "darwin" else 1)
     return {
-        "first_iteration_seconds": first,
         "total_seconds": time.perf_counter() - started,
         "peak_megabytes": kilobytes / 1024,
     }

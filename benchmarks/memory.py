@@ -1,0 +1,108 @@
+"""Peak memory of preparing Mini-ImageNet at full size, and of a run on it.
+
+    python -m benchmarks.memory --json results/benchmarks/memory.json
+
+The pictures are noise, 60,000 of them under the real WordNet ids, as folders of JPEG files and as
+pickles of Python 2's protocol, the form that takes most memory. Needs 5 GB of disk for a while.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import pickle
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.processes import ROOT, run_job, run_to_end
+from supervised_reptile.datasets.miniimagenet_contents import CLASSES, IMAGES_A_CLASS
+
+_LIMIT_MEGABYTES = 3 * 1024
+_DISTINCT = 64
+
+
+def _noise(count: int):
+    import numpy as np
+
+    return np.random.default_rng(0).integers(0, 256, (count, 84, 84, 3), dtype=np.uint8)
+
+
+def write_folders(root: Path) -> None:
+    """Write ``{train,val,test}/<wnid>/*.JPEG``."""
+    from PIL import Image
+
+    files = []
+    for image in _noise(_DISTINCT):
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, "JPEG", quality=50)
+        files.append(buffer.getvalue())
+    for split, names in CLASSES.items():
+        for name in names:
+            folder = root / {"validation": "val"}.get(split, split) / name
+            folder.mkdir(parents=True)
+            for i in range(IMAGES_A_CLASS):
+                (folder / f"{name}_{i}.JPEG").write_bytes(files[i % _DISTINCT])
+
+
+def write_pickles(root: Path) -> None:
+    """Write ``mini-imagenet-cache-{train,val,test}.pkl``."""
+    import numpy as np
+
+    root.mkdir()
+    for split, names in CLASSES.items():
+        count = len(names) * IMAGES_A_CLASS
+        data = {
+            "image_data": np.resize(_noise(_DISTINCT), (count, 84, 84, 3)),
+            "class_dict": {
+                name: list(range(k * IMAGES_A_CLASS, (k + 1) * IMAGES_A_CLASS))
+                for k, name in enumerate(names)
+            },
+        }
+        name = {"validation": "val"}.get(split, split)
+        with (root / f"mini-imagenet-cache-{name}.pkl").open("wb") as file:
+            pickle.dump(data, file, protocol=2)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns 1 if anything takes more than 3 GB."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
+    arguments = parser.parse_args(argv)
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "data"
+        for layout in ("folders", "pickles"):
+            source = Path(folder) / layout
+            # In a process of its own: a child's peak is never below its parent's at the start.
+            write = (
+                f"from pathlib import Path; from benchmarks import memory; memory.write_{layout}"
+            )
+            code = f"import benchmarks.memory as m, pathlib; m.write_{layout}(pathlib.Path({{!r}}))"
+            run_to_end(["-c", code.format(str(source))])
+            prepare = ["-m", "supervised_reptile.datasets.prepare", "miniimagenet"]
+            to = data if layout == "folders" else Path(folder) / "other"
+            found[f"prepare from {layout}"] = run_to_end(
+                [*prepare, f"--from={source}", f"--data_dir={to}"]
+            )
+        checkpoint = Path(folder) / "run"
+        flags = "--shots=5 --transductive --meta_iters=20 --eval_samples=200 --noprogress"
+        found["run of 20 meta-iterations, 600 evaluation tasks"] = run_job(
+            [
+                str(ROOT / "run_miniimagenet.py"),
+                *flags.split(),
+                *(f"--data_dir={data}", f"--checkpoint={checkpoint}"),
+            ],
+            checkpoint / "curve.csv",
+        )
+    for what, numbers in found.items():
+        print(f"{what}: {numbers['peak_megabytes']:.0f} MB, {numbers['total_seconds']:.0f} s")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(found, indent=2) + "\n")
+    return int(any(each["peak_megabytes"] > _LIMIT_MEGABYTES for each in found.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
