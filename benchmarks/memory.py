@@ -77,9 +77,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         for layout in ("folders", "pickles"):
             source = Path(folder) / layout
             # In a process of its own: a child's peak is never below its parent's at the start.
-            write = (
-                f"from pathlib import Path; from benchmarks import memory; memory.write_{layout}"
-            )
             code = f"import benchmarks.memory as m, pathlib; m.write_{layout}(pathlib.Path({{!r}}))"
             run_to_end(["-c", code.format(str(source))])
             prepare = ["-m", "supervised_reptile.datasets.prepare", "miniimagenet"]

@@ -1,18 +1,17 @@
 import hashlib
-import http.server
 import io
 import os
 import shutil
 import stat
 import subprocess
 import sys
-import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from http_server import Server, serving
 from PIL import Image
 
 from supervised_reptile.datasets import DatasetError, load_dataset, omniglot, prepare
@@ -285,42 +284,10 @@ def test_prepared_data_without_description_is_not_used(archives: Path, tmp_path:
 # Download
 
 
-class Server(http.server.ThreadingHTTPServer):
-    """Serves a folder; drops the connection half way for the names in `dropped`."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.folder, self.dropped, self.requests = folder, set(), []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/python"
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        name = self.path.removeprefix("/python/")
-        self.server.requests.append(name)
-        if not (self.server.folder / name).is_file():
-            self.send_error(404)
-            return
-        content = (self.server.folder / name).read_bytes()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        dropped = name in self.server.dropped
-        self.wfile.write(content[: len(content) // 2] if dropped else content)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
 def server(archives: Path) -> Iterator[Server]:
-    with Server(archives) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with serving(archives) as server:
         yield server
-        server.shutdown()
 
 
 def test_download(server: Server, tmp_path: Path) -> None:
@@ -407,7 +374,12 @@ def test_script_error_is_one_line(archives: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["mnist"], "must be one of: omniglot. Received: 'mnist'"),
+        (["mnist"], "must be one of: omniglot, miniimagenet, folder. Received: 'mnist'"),
+        (["folder"], "folder needs --from DIR"),
+        (["omniglot", "--layout", "lists"], "--layout is not for omniglot"),
+        (["--image-size", "84"], "--image_size is not for omniglot"),
+        (["folder", "--from", "x", "--url", "http://y"], "exclude each other"),
+        (["miniimagenet", "--image_size", "0"], "--image_size must be at least 1. Received: 0"),
         (["--frm", "x"], "unrecognized arguments: --frm"),
         (["--from", "x", "--url", "http://y"], "exclude each other"),
     ],
@@ -426,4 +398,4 @@ def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as error:
         prepare.main(["--help"])
     assert error.value.code == 0
-    assert "./fetch_data.sh --from" in capsys.readouterr().out
+    assert "./fetch_data.sh omniglot --from" in capsys.readouterr().out

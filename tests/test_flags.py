@@ -336,6 +336,13 @@ def test_curves_of_the_overlap_experiments(name, curve):
     assert config_of(f"--flagfile={ROOT}/configs/{name}.cfg {curve}").meta.algorithm == "fomaml"
 
 
+@pytest.mark.parametrize("shots", [1, 5, 10])
+def test_miniimagenet_flag_files(shots):
+    line = f"--flagfile={ROOT}/configs/miniimagenet-{shots}shot-5way.cfg"
+    expected = paper_config("miniimagenet", 5, shots, transductive=shots == 10)
+    assert config_of(line, *MINIIMAGENET) == expected
+
+
 def test_run_options_are_flags():
     line = (
         "--checkpoint c --pretrained --no-resume --data-dir d --checkpoint-interval 7"

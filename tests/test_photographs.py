@@ -1,5 +1,6 @@
 """Mini-ImageNet from each layout it goes round in, and images of one's own."""
 
+import hashlib
 import os
 import pickle
 import shutil
@@ -11,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import photograph_fixtures as fixtures
 import pytest
+from http_server import serving
 from PIL import Image
 
 from supervised_reptile.datasets import load_dataset, miniimagenet_contents
+from supervised_reptile.datasets import prepare as command_line
 from supervised_reptile.datasets.image_arrays import ImageStore, decode
 from supervised_reptile.datasets.photographs import find_source, load, prepare
 from supervised_reptile.datasets.safe_pickle import load_arrays
@@ -500,3 +503,79 @@ def test_tensorflow_datasets_reads_it_too(small, tmp_path):
     records = list(builder.as_dataset(split="test").as_numpy_iterator())
     assert [r["class"].decode() for r in records] == ["n01930112"] * 4 + ["n01981276"] * 4
     np.testing.assert_array_equal(records[5]["image"], fixtures.pixels("n01981276", 1))
+
+
+# ------------------------------------------------------------------- download, command line
+
+
+@pytest.fixture
+def mirror(small, tmp_path, monkeypatch):
+    """A server with the three pickles, under the checksums they have."""
+    root = fixtures.write_pickles(tmp_path / "mirror", validation="validation")
+    files = {
+        split: miniimagenet_contents.PickleFile(
+            (path := root / f"mini-imagenet-cache-{split}.pkl").name,
+            path.stat().st_size,
+            hashlib.md5(path.read_bytes()).hexdigest(),
+        )
+        for split in fixtures.CLASSES
+    }
+    monkeypatch.setattr(miniimagenet_contents, "PICKLES", files)
+    with serving(root) as server:
+        yield server
+
+
+def fetch(*arguments):
+    return command_line.main(["miniimagenet", *arguments])
+
+
+def test_download_shows_the_terms_first(mirror, tmp_path, capsys):
+    arguments = (f"--url={mirror.url}", f"--data_dir={tmp_path / 'data'}")
+    assert fetch(*arguments) == 0
+    output = capsys.readouterr().out
+    assert "non-commercial research and educational purposes" in output
+    assert "python run_miniimagenet.py" in output.splitlines()[-1]
+    assert len(mirror.requests) == 3
+    images = load_dataset("miniimagenet", data_dir=tmp_path / "data").images
+    np.testing.assert_array_equal(images, fixtures.expected_images())
+    assert fetch(*arguments) == 0
+    assert len(mirror.requests) == 3
+    # Another size is made from the files that are there.
+    assert fetch(*arguments, "--image_size=10") == 0
+    assert len(mirror.requests) == 3
+
+
+def test_a_download_that_is_not_the_expected_file(mirror, tmp_path, capsys):
+    path = mirror.folder / "mini-imagenet-cache-test.pkl"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + b"x")
+    arguments = (f"--url={mirror.url}", f"--data_dir={tmp_path / 'data'}")
+    assert fetch(*arguments) == 1
+    assert "mini-imagenet-cache-test.pkl is not the expected file" in capsys.readouterr().err
+    assert not list((tmp_path / "data").rglob("*.npy"))
+    path.write_bytes(content)
+    mirror.requests.clear()
+    assert fetch(*arguments) == 0
+    assert mirror.requests == [path.name]  # the verified ones were kept
+
+
+def test_command_line(small, tmp_path, capsys):
+    source, data = fixtures.write_lists(tmp_path / "source"), f"--data_dir={tmp_path / 'data'}"
+    fixtures.write_pickles(source)
+    assert fetch(f"--from={source}", data, "--layout=lists", "--image_size=9") == 0
+    command = "--dataset 'miniimagenet' --image_size 9\n"
+    assert capsys.readouterr().out.endswith(command)
+    assert (tmp_path / "data/miniimagenet/9-nearest/1.0.0/images.npy").is_file()
+    for arguments, phrase in (
+        ([f"--from={tmp_path / 'nowhere'}"], "nowhere is not a folder"),
+        ([f"--from={tmp_path}"], "does not hold miniimagenet in any layout listed in --help"),
+        ([f"--from={source}", "--layout=imagenet"], "in the layout 'imagenet'"),
+    ):
+        assert fetch(*arguments, data) == 1
+        error = capsys.readouterr().err
+        assert phrase in error
+        assert error.startswith("fetch_data.sh: ")
+        assert error.count("\n") == 1
+    own = fixtures.write_zips(tmp_path / "flowers")
+    assert command_line.main(["folder", f"--from={own}", data]) == 0
+    assert "--dataset 'folder:flowers'" in capsys.readouterr().out

@@ -50,6 +50,7 @@ class Photographs(tfds.core.DatasetBuilder, skip_registration=True):
         self._store, self._source = store, source
         self._url, self._progress = url.rstrip("/"), progress
         super().__init__(data_dir=store.data_dir / store.folder)
+        self.name = store.folder  # TFDS keeps downloads by name: they serve every size
 
     def build(self) -> Path:
         """Prepare the images anew, in place of those that may be there.
