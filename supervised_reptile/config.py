@@ -23,11 +23,11 @@ from supervised_reptile.errors import ConfigError
 from supervised_reptile.options import RunOptions
 from supervised_reptile.paper import (
     DATASETS,
-    FOLDER,
     ORIGINAL_DEFAULTS,
     DatasetFacts,
     dataset_facts,
 )
+from supervised_reptile.places import FOLDER
 from supervised_reptile.rules import (
     ALGORITHMS,
     INNER_OPTIMIZERS,

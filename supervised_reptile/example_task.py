@@ -17,6 +17,7 @@ from supervised_reptile.config import Config, RunOptions
 from supervised_reptile.errors import RunError, UserError
 from supervised_reptile.evaluation import task_accuracies
 from supervised_reptile.figures import task_figure
+from supervised_reptile.places import FOLDER
 from supervised_reptile.run import open_run
 from supervised_reptile.tasks import evaluation_tasks
 from supervised_reptile.training import Trainer
@@ -54,7 +55,7 @@ def draw_example_task(
         dataset.images[tasks.queries[0]],
         keras.ops.convert_to_numpy(keras.ops.softmax(logits[0])),
         [dataset.class_names[owner] for owner in owners],
-        title=f"{dataset.name.removeprefix('folder:')}, {split} classes, task {number} after "
+        title=f"{dataset.name.removeprefix(FOLDER)}, {split} classes, task {number} after "
         f"{trainer.iteration:,} meta-iterations: {100 * accuracy:.0f} % ({setting})",
     )
     return accuracy

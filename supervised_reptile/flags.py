@@ -38,8 +38,8 @@ from supervised_reptile.config import (
     paper_config,
 )
 from supervised_reptile.errors import ConfigError, UserError
-from supervised_reptile.paper import DATASETS, FOLDER
-from supervised_reptile.places import is_image_folder
+from supervised_reptile.paper import DATASETS
+from supervised_reptile.places import FOLDER, is_image_folder
 
 _HELP: dict[str, dict[str, str]] = {
     "Task": {

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from supervised_reptile.places import FOLDER
+
 ORIGINAL_DEFAULTS: dict[str, Any] = {
     "classes": 5,
     "shots": 5,
@@ -183,9 +185,6 @@ DATASETS: dict[str, DatasetFacts] = {
     ),
 }
 """Name of a data set -> what is known of it."""
-
-FOLDER = "folder:"
-"""What stands before the name of a user's own data set: images in a folder a class."""
 
 _OWN_IMAGES = DatasetFacts(_TABLE_4_COLUMNS)
 

@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+FOLDER = "folder:"
+"""What stands before the name of a user's own data set: images in a folder a class."""
+
 
 def default_data_dir() -> str:
     """Returns the directory of the data sets: $SUPERVISED_REPTILE_DATA, or else "data"."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from supervised_reptile.datasets.few_shot import FewShotDataset
 from supervised_reptile.errors import DatasetError, DatasetNotFoundError
+from supervised_reptile.places import FOLDER
 
 __all__ = ["DatasetError", "DatasetNotFoundError", "FewShotDataset", "load_dataset"]
 
@@ -16,7 +17,6 @@ _CHARACTERS = {
     "glyphs": "supervised_reptile.datasets.glyphs",
     "omniglot": "supervised_reptile.datasets.omniglot",
 }
-_OWN = "folder:"
 
 
 def load_dataset(
@@ -61,7 +61,7 @@ def load_dataset(
             raise ValueError(f"image_size must be 28 for {name}. Received: {image_size}")
         module = importlib.import_module(_CHARACTERS[name])
         return module.load(data_dir=Path(data_dir), seed=seed, progress=progress)
-    own = name.startswith(_OWN) and name != _OWN
+    own = name.startswith(FOLDER) and name != FOLDER
     if name != "miniimagenet" and not own:
         known = ", ".join(sorted([*_CHARACTERS, "miniimagenet", "folder:NAME"]))
         raise ValueError(f"name must be one of {known}. Received: {name!r}")

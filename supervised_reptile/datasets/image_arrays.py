@@ -21,6 +21,7 @@ from tqdm import tqdm
 from supervised_reptile.datasets.few_shot import FewShotDataset
 from supervised_reptile.datasets.sources import FORMATS, Contents, Picture, Source
 from supervised_reptile.errors import DatasetError
+from supervised_reptile.places import FOLDER
 
 VERSION = "1.0.0"  # of the stored form
 IMAGES, DESCRIPTION = "images.npy", "images.json"
@@ -48,7 +49,7 @@ class ImageStore:
     @property
     def folder(self) -> str:
         """Name of the data set's folder."""
-        return self.name.removeprefix("folder:")
+        return self.name.removeprefix(FOLDER)
 
     @property
     def path(self) -> Path:

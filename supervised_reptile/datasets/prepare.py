@@ -9,14 +9,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from PIL import Image
+
+from supervised_reptile.datasets.miniimagenet_sources import LAYOUTS
 from supervised_reptile.errors import DatasetError
-from supervised_reptile.places import default_data_dir
+from supervised_reptile.places import FOLDER, default_data_dir
 from supervised_reptile.quiet import import_tensorflow
 
 _PROGRAM = "fetch_data.sh"
 _DATASETS = ("omniglot", "miniimagenet", "folder")
-_LAYOUTS = ("folders", "lists", "pickles", "imagenet")
-_FILTERS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
+_LAYOUTS = [layout.layout for layout in LAYOUTS]
+_FILTERS = [each.name.lower() for each in Image.Resampling]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -121,7 +124,7 @@ def _prepare_photographs(args: argparse.Namespace) -> str:
     if root is not None and not root.is_dir():
         raise DatasetError(f"{root} is not a folder")
     if name == "folder":
-        name = f"folder:{root.resolve().name}"
+        name = FOLDER + root.resolve().name
     data_dir = Path(args.data_dir)
     store = photographs.ImageStore(name, data_dir, args.image_size or 84, args.resize or "nearest")
     in_place = data_dir / store.folder
