@@ -456,6 +456,30 @@ def test_a_cut_short_cache_without_its_source_is_not_used(own, tmp_path):
         load_own(tmp_path)
 
 
+def test_prepared_images_are_judged_by_the_source_they_were_made_from(small, tmp_path, capsys):
+    """Not by what else lies about: here what the authors' downloader left."""
+    root = fixtures.write_lists(tmp_path / "source")
+    prepared(root, tmp_path / "data")
+    leftover = fixtures.write_folders(tmp_path / "data" / "miniimagenet")
+    (leftover / "train/n01532829/n01532829_0.JPEG").write_bytes(b"")
+    dataset = load_dataset("miniimagenet", data_dir=tmp_path / "data")
+    np.testing.assert_array_equal(dataset.images, fixtures.expected_images())
+    with (store_in(tmp_path / "data").path / "images.npy").open("r+b") as file:
+        file.truncate(5000)
+    dataset = load_dataset("miniimagenet", data_dir=tmp_path / "data", progress=False)
+    np.testing.assert_array_equal(dataset.images, fixtures.expected_images())
+    assert "cut short" in capsys.readouterr().err
+
+
+def test_another_folder_of_the_same_name_is_noticed(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SUPERVISED_REPTILE_DATA", str(tmp_path / "data"))
+    for place, per_class in (("here", 2), ("there", 3)):
+        own = fixtures.write_folders(tmp_path / place / "flowers", per_class=per_class)
+        dataset = load_dataset("folder:flowers", data_dir=own, image_size=10, progress=False)
+        assert len(dataset.images) == 7 * per_class
+    assert "preparing it again" in capsys.readouterr().err
+
+
 def test_preparing_again_checks_every_byte(small, tmp_path):
     root = fixtures.write_folders(tmp_path / "source")
     prepared(root, tmp_path / "data")

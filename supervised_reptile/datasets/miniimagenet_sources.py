@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 import tarfile
 from collections import defaultdict
@@ -33,10 +34,15 @@ class ListedImages(Source):
         """Whether there is a folder of images and a list."""
         return (root / "images").is_dir() and bool(_lists_at(root))
 
-    def files(self) -> Iterator[Path]:
+    def files(self) -> Iterator[Path | str]:
         """The lists, and the pictures that they name and that are there."""
         yield from _lists_at(self.root).values()
-        yield from (p for *_, p in self.pictures() if isinstance(p, Path) and p.is_file())
+        folder = self.root / "images"
+        with os.scandir(folder) as entries:
+            there = {entry.name for entry in entries}
+        for classes in self.contents().values():
+            for names in classes.values():
+                yield from (f"{folder}{os.sep}{name}" for name in names if name in there)
 
     def contents(self) -> Contents:
         """What the lists name."""

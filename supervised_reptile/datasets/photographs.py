@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 import sys
 from pathlib import Path
 
 from supervised_reptile.datasets.few_shot import FewShotDataset
 from supervised_reptile.datasets.image_arrays import (
+    DESCRIPTION,
     DamagedArraysError,
     ImageStore,
     describe,
@@ -57,12 +60,13 @@ def load(store: ImageStore, *, progress: bool = True) -> FewShotDataset:
         DatasetNotFoundError: There are neither prepared images nor a source.
         DatasetError: The source is damaged or incomplete.
     """
-    root = store.data_dir / store.folder
+    root, given = store.data_dir / store.folder, None
     if is_image_folder(store.data_dir) and store.data_dir.resolve().name == store.folder:
         root = store.data_dir
+        given = find_source(store.name, root)
         store = dataclasses.replace(store, data_dir=Path(default_data_dir()))
-    source = find_source(store.name, root)
     if not store.path.exists():
+        source = given or find_source(store.name, root)
         if source is None:
             raise DatasetNotFoundError(_not_found(store))
         prepare(store, source, progress=progress)
@@ -70,11 +74,12 @@ def load(store: ImageStore, *, progress: bool = True) -> FewShotDataset:
     try:
         description = describe(store.path)
     except DamagedArraysError as error:
+        source = given or _recorded_source(store) or find_source(store.name, root)
         if source is None:
             raise DatasetError(f"{error}; delete that folder and prepare it again") from error
         reason = str(error)
     else:
-        source = source or find_source(store.name, Path(description["source"]))
+        source = given or _recorded_source(store)
         if source is None or source.fingerprint() == description["fingerprint"]:
             return open_arrays(store.name, store.path)
         reason = f"{source.root} is not as it was when it was prepared"
@@ -118,6 +123,14 @@ def prepare(
     from supervised_reptile.datasets.photographs_builder import Photographs
 
     return Photographs(store, source, url=url, progress=progress).build()
+
+
+def _recorded_source(store: ImageStore) -> Source | None:
+    """The source that prepared images were made from, if it is still there."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        description = json.loads((store.path / DESCRIPTION).read_text())
+        return find_source(store.name, Path(description["source"]), description["layout"])
+    return None
 
 
 def _not_found(store: ImageStore) -> str:
