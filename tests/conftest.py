@@ -22,6 +22,19 @@ def omniglot_archives() -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_imagenet() -> Path:
+    """Folder with train.zip, val.zip and test.zip of real photographs; skips without it."""
+    shared = os.environ.get("SUPERVISED_REPTILE_SHARED", PROJECT.parent / "shared")
+    folder = Path(shared) / "datasets" / "tiny-imagenet-fewshot"
+    if not (folder / "train.zip").is_file():
+        pytest.skip(
+            f"needs real photographs: no train.zip in {folder} "
+            "(set SUPERVISED_REPTILE_SHARED to the folder above datasets/tiny-imagenet-fewshot)"
+        )
+    return folder
+
+
+@pytest.fixture(scope="session")
 def prepared_omniglot(omniglot_archives: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data_dir with Omniglot prepared."""
     from supervised_reptile.datasets import omniglot

@@ -4,6 +4,7 @@ import csv
 import io
 import pickle
 import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +46,6 @@ def write_folders(root, classes=CLASSES, per_class=PER_CLASS):
 
 
 def write_zips(root):
-    import zipfile
-
     tree = write_folders(root / "tree")
     for folder in FOLDERS.values():
         with zipfile.ZipFile(root / f"{folder}.zip", "w") as archive:

@@ -1,12 +1,14 @@
 """Mini-ImageNet from each layout it goes round in, and images of one's own."""
 
 import hashlib
+import io
 import os
 import pickle
 import shutil
 import subprocess
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -375,6 +377,21 @@ def test_a_data_dir_that_is_the_data_set_stays_untouched(tmp_path, monkeypatch):
     np.testing.assert_array_equal(again.images, dataset.images)
 
 
+def test_real_photographs(tiny_imagenet, tmp_path, monkeypatch):
+    monkeypatch.setenv("SUPERVISED_REPTILE_DATA", str(tmp_path))
+    name = "folder:tiny-imagenet-fewshot"
+    dataset = load_dataset(name, data_dir=tiny_imagenet, image_size=21, progress=False)
+    sizes = {s: np.unique(dataset.class_sizes(s)).tolist() for s in dataset.splits}
+    assert sizes == {"train": [400], "validation": [200], "test": [200]}
+    assert [len(ids) for ids in dataset.splits.values()] == [64, 16, 20]
+    with zipfile.ZipFile(tiny_imagenet / "test.zip") as archive:
+        member = "test/n01950731/n01950731_0.JPEG"
+        picture = Image.open(io.BytesIO(archive.read(member)))
+    expected = picture.resize((21, 21), Image.Resampling.NEAREST).convert("RGB")
+    first = dataset.class_offsets[dataset.class_names.index("n01950731")]
+    np.testing.assert_array_equal(dataset.images[first], np.asarray(expected))
+
+
 def test_nothing_there(tmp_path):
     with pytest.raises(
         DatasetNotFoundError, match=r"run \./fetch_data\.sh miniimagenet --data_dir"
@@ -506,8 +523,9 @@ load_dataset("folder:flowers", data_dir={str(tmp_path / "data")!r}, progress=Fal
 """
     killed = subprocess.run([sys.executable, "-c", code], capture_output=True)
     assert killed.returncode == -9, killed.stderr
-    assert not (own / "84-nearest/1.0.0").exists()
+    assert [path.name[:11] for path in (own / "84-nearest").iterdir()] == ["incomplete."]
     assert len(load_own(tmp_path).images) == 28
+    assert [path.name for path in (own / "84-nearest").iterdir()] == ["1.0.0"]
 
 
 def test_sizes_and_filters_are_stored_apart(own, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,6 +74,9 @@ class Photographs(tfds.core.DatasetBuilder, skip_registration=True):
             # Another process, started at the same time, may have finished the same work.
             if not self.is_prepared():
                 raise DatasetError(f"{self.data_dir} could not be written: {error}") from error
+        # What killed preparations left. One that is going on finds the work done.
+        for left in Path(self.data_dir).parent.glob(f"incomplete.*_{VERSION}"):
+            shutil.rmtree(left, ignore_errors=True)
         return Path(self.data_dir)
 
     def _info(self) -> tfds.core.DatasetInfo:
