@@ -85,8 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 [*prepare, f"--from={source}", f"--data_dir={to}"]
             )
         checkpoint = Path(folder) / "run"
-        flags = "--shots=5 --transductive --meta_iters=20 --eval_samples=200 --noprogress"
-        found["run of 20 meta-iterations, 600 evaluation tasks"] = run_job(
+        flags = "--shots=5 --transductive --meta_iters=20 --eval_samples=20 --noprogress"
+        found["run of 20 meta-iterations, 60 evaluation tasks"] = run_job(
             [
                 str(ROOT / "run_miniimagenet.py"),
                 *flags.split(),
