@@ -42,8 +42,10 @@ class Staging:
         parts = _index_arrays(tasks)
         rows, places = np.unique(np.concatenate([p.ravel() for p in parts]), return_inverse=True)
         needed = np.ascontiguousarray(examples[rows])
-        if self._variable is None:
-            shape = tf.TensorShape([None, *needed.shape[1:]])
+        shape = tf.TensorShape([None, *needed.shape[1:]])
+        kept = self._variable
+        # Assigning floats to a variable of bytes would round them down without a word.
+        if kept is None or kept.dtype != needed.dtype or kept.shape.as_list() != shape.as_list():
             self._variable = tf.Variable(needed, trainable=False, shape=shape)
         else:
             self._variable.assign(needed)

@@ -6,6 +6,16 @@ import pytest
 PROJECT = Path(__file__).resolve().parents[1]
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skips what downloads TensorFlow, unless it is asked for by name: -m fresh_environment."""
+    if "fresh_environment" in config.option.markexpr:
+        return
+    reason = "downloads TensorFlow into a new environment; run it with -m fresh_environment"
+    for item in items:
+        if item.get_closest_marker("fresh_environment"):
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
 @pytest.fixture(scope="session")
 def omniglot_archives() -> Path:
     """Folder with images_background.zip and images_evaluation.zip; skips where there is none."""

@@ -1,10 +1,23 @@
 """Small things that several tests build."""
 
+from pathlib import Path
+
 import keras
 import numpy as np
 
 from supervised_reptile.config import paper_config
 from supervised_reptile.datasets.few_shot import FewShotDataset
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+def readme_code(name):
+    """The README's code block after the marker "<!-- test: NAME -->"."""
+    _, found, rest = (PROJECT / "README.md").read_text().partition(f"<!-- test: {name} -->\n")
+    assert found, f"README.md has no code marked {name}"
+    fence, _, code = rest.partition("\n")
+    assert fence.startswith("```")
+    return code.partition("```")[0]
 
 
 def tiny_config(**overrides):

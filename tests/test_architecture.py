@@ -36,6 +36,7 @@ LAYERS = [
     "inner_loop",
     "meta_learner",
     "learners",
+    "adaptation",
     "evaluation",
     "curve",
     "checkpoints",
@@ -200,6 +201,7 @@ PUBLIC = [
     *("omniglot_model", "miniimagenet_model", "model_from_config"),
     *("Reptile", "FOMAML", "MAML", "learner_from_config"),
     *("evaluate", "Trainer", "load_pretrained", "__version__"),
+    *("adapt", "rehead", "FewShotClassifier"),
 ]
 
 
