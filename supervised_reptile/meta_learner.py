@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from supervised_reptile.fitting import KerasFit
 from supervised_reptile.inner_loop import InnerLoop
 from supervised_reptile.paper import ORIGINAL_DEFAULTS
 from supervised_reptile.staging import Staging
@@ -16,7 +17,7 @@ from supervised_reptile.state import FastWeights
 from supervised_reptile.tasks import EvaluationTasks, MiniBatches, TrainingTasks
 
 
-class MetaLearner:
+class MetaLearner(KerasFit):
     r"""Base of Reptile, FOMAML and MAML: all that they have in common, nearly everything.
 
     One meta-iteration takes n tasks. Each task starts from the same φ and runs k inner steps,

@@ -115,11 +115,15 @@ class FastWeights:
         """
         optimizer = type(self.optimizer).from_config(self.optimizer.get_config())
         optimizer.build(weights)
+        self.give_optimizer_state(optimizer)
+        return optimizer
+
+    def give_optimizer_state(self, optimizer: keras.optimizers.Optimizer) -> None:
+        """Bring slots, step count and learning rate of an :meth:`optimizer_for` up to date."""
         for mine, theirs, unpacked in self._state_beside(optimizer):
             values = self.unpack([mine]) if unpacked else [mine]
             for variable, value in zip(theirs, values, strict=True):
                 variable.assign(value)
-        return optimizer
 
     def take_optimizer_state(self, optimizer: keras.optimizers.Optimizer) -> None:
         """Take over slots and step count, but not the learning rate.

@@ -219,6 +219,7 @@ def tasks_of_arrays(
     batch: int,
     steps: int,
     replacement: bool = False,
+    tail: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> tuple[np.ndarray, TrainingTasks]:
     """Training tasks from your own arrays, for classification or regression.
 
@@ -229,6 +230,8 @@ def tasks_of_arrays(
         batch: Size of a mini-batch, at least 1.
         steps: Number of inner steps k, at least 1.
         replacement: As for :func:`mini_batches`.
+        tail: Inputs and targets of each task that the last of the steps sees, all of them, and
+            the others do not (paper Sec. 6.3). Default: the last step is like the others.
 
     Returns:
         The table of examples [tasks · examples, ...] and the tasks on it, both for
@@ -242,8 +245,12 @@ def tasks_of_arrays(
         >>> examples, tasks = tasks_of_arrays(rng, x, 2 * x, batch=5, steps=4)
         >>> learner.train_step(examples, tasks, meta_step=0.1)
     """
-    table, (rows,) = _table(inputs, targets)
-    return table, TrainingTasks(_dealt(rng, rows, targets, batch, steps, replacement))
+    if tail is None:
+        table, (rows,) = _table(inputs, targets)
+        return table, TrainingTasks(_dealt(rng, rows, targets, batch, steps, replacement))
+    table, (rows, tail_rows) = _table(inputs, targets, tail[0])
+    last = MiniBatches(tail_rows[:, None], tail[1][:, None])
+    return table, TrainingTasks(_dealt(rng, rows, targets, batch, steps - 1, replacement), last)
 
 
 def evaluation_tasks_of_arrays(

@@ -183,18 +183,18 @@ WRONG = {
 @pytest.mark.parametrize("message", WRONG)
 def test_wrong_data_is_told_in_one_line(model, message):
     with pytest.raises(ValueError) as caught:
-        adapt(model.model, *WRONG[message])
+        adapt(model, *WRONG[message])
     assert str(caught.value) == message
 
 
 def test_wrong_queries_and_settings_are_told_too(model):
-    classifier = adapt(model.model, IMAGES, LABELS, steps=0)
+    classifier = adapt(model, IMAGES, LABELS, steps=0)
     with pytest.raises(ValueError, match="images must be floating-point"):
         classifier.predict((255 * QUERIES).astype(np.uint8))
     with pytest.raises(ValueError, match="Received: steps=-1, batch=5"):
-        adapt(model.model, IMAGES, LABELS, steps=-1)
+        adapt(model, IMAGES, LABELS, steps=-1)
     with pytest.raises(ValueError, match="Received: steps=50, batch=0"):
-        adapt(model.model, IMAGES, LABELS, batch=0)
+        adapt(model, IMAGES, LABELS, batch=0)
 
 
 def test_a_model_that_is_no_classifier_is_refused():

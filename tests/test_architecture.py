@@ -30,6 +30,8 @@ LAYERS = [
     "datasets.few_shot",
     "datasets",  # and every datasets.* but few_shot
     "tasks",
+    "task_sources",
+    "fitting",
     "staging",
     "models",
     "state",

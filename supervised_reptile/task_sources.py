@@ -1,0 +1,166 @@
+"""Tasks of a user's own, from a function, a list, a generator or a ``tf.data.Dataset``."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+TaskSource = Callable[[np.random.Generator], Sequence] | Iterable[Sequence]
+"""What gives tasks, each (inputs, targets) or (inputs, targets, query inputs, query targets).
+
+A function is called with a seeded ``np.random.Generator`` for each task, so that a run can be
+repeated. An iterable is gone through again and again, unless it is a generator, which must last.
+"""
+
+
+class Task(NamedTuple):
+    """One task, checked.
+
+    Attributes:
+        inputs: [examples, ...], what to learn from.
+        targets: [examples, ...], int32 labels or float32 values.
+        query_inputs: [queries, ...] or ``None``.
+        query_targets: [queries, ...] or ``None``.
+    """
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    query_inputs: np.ndarray | None = None
+    query_targets: np.ndarray | None = None
+
+    @property
+    def shapes(self) -> list[tuple[int, ...] | None]:
+        """Shapes of the parts; only tasks of equal shapes fit into one meta-batch."""
+        return [None if part is None else part.shape for part in self]
+
+
+class TaskStream:
+    """Takes tasks from a source, as many as are asked for, and checks each.
+
+    Args:
+        source: See :data:`TaskSource`.
+        what: What to call the source in errors.
+        input_shape: Shape of one input, with ``None`` where any size will do.
+        classes: Number of classes N where targets are labels 0 … N − 1, else ``None``.
+
+    Raises:
+        ValueError: The source is neither callable nor iterable.
+    """
+
+    def __init__(
+        self,
+        source: TaskSource,
+        what: str,
+        input_shape: Sequence[int | None],
+        classes: int | None = None,
+    ) -> None:
+        if not callable(source) and not isinstance(source, Iterable):
+            raise ValueError(
+                f"{what} must be a function of a random generator or an iterable. "
+                f"Received: {type(source).__name__}"
+            )
+        self._source, self._what = source, what
+        self._input_shape, self._classes = tuple(input_shape), classes
+        self._iterator: Iterator | None = None
+        self._taken = 0
+
+    @property
+    def length(self) -> int | None:
+        """Number of tasks in one pass over the source, ``None`` if unknown or without end."""
+        if isinstance(self._source, tf.data.Dataset):
+            cardinality = int(self._source.cardinality())
+            return cardinality if cardinality >= 0 else None
+        return len(self._source) if hasattr(self._source, "__len__") else None
+
+    def take(self, count: int, rng: np.random.Generator) -> list[Task]:
+        """The next tasks.
+
+        Args:
+            count: How many.
+            rng: What a function draws them with.
+
+        Raises:
+            ValueError: A task is not as it should be, or the source ran out.
+        """
+        return [self._checked(self._next(rng)) for _ in range(count)]
+
+    def _next(self, rng: np.random.Generator) -> Sequence:
+        if callable(self._source):
+            return self._source(rng)
+        for _ in range(2):  # at the end of a pass, once more from the start
+            if self._iterator is None:
+                self._iterator = iter(self._source)
+            for task in self._iterator:
+                self._taken += 1
+                return task
+            if self._iterator is self._source:
+                break
+            self._iterator = None
+        raise ValueError(
+            f"{self._what} ran out after {self._taken} tasks: give a source that can be gone "
+            "through again, or ask for fewer steps"
+        )
+
+    def _checked(self, parts: Sequence) -> Task:
+        if not isinstance(parts, tuple | list) or len(parts) not in (2, 4):
+            raise self._wrong(
+                "be (inputs, targets) or (inputs, targets, query inputs, query targets)",
+                f"{len(parts)} parts" if isinstance(parts, tuple | list) else type(parts).__name__,
+            )
+        task = Task(*map(_array, parts))
+        for inputs, targets in (task[:2], task[2:]):
+            if inputs is None:
+                continue
+            if not inputs.ndim or not targets.ndim or not len(inputs) == len(targets) > 0:
+                rule = "have as many targets as inputs, at least one"
+                raise self._wrong(rule, f"shapes {inputs.shape} and {targets.shape}")
+            wanted = self._input_shape
+            fits = inputs.ndim == len(wanted) + 1 and all(
+                want in (None, size) for size, want in zip(inputs.shape[1:], wanted, strict=True)
+            )
+            if not fits:
+                shape = ", ".join(map(str, ("examples", *wanted)))
+                raise self._wrong(f"have inputs [{shape}]", f"shape {inputs.shape}")
+            if self._classes is not None:
+                integers = np.issubdtype(targets.dtype, np.integer)
+                if not integers or targets.min() < 0 or targets.max() >= self._classes:
+                    found = f"{targets.dtype} in {targets.min()} … {targets.max()}"
+                    raise self._wrong(f"have integer labels in 0 … {self._classes - 1}", found)
+        return task
+
+    def _wrong(self, rule: str, found: str) -> ValueError:
+        return ValueError(f"a task of {self._what} must {rule}. Received: {found}")
+
+
+def same_shape_groups(tasks: Sequence[Task], largest: int) -> Iterator[list[Task]]:
+    """Runs of tasks of equal shapes, none longer than ``largest``."""
+    for _, run in itertools.groupby(tasks, key=lambda task: task.shapes):
+        while group := list(itertools.islice(run, largest)):
+            yield group
+
+
+def stacked(tasks: Sequence[Task]) -> Task:
+    """Tasks of equal shapes as one of arrays [tasks, examples, ...].
+
+    Raises:
+        ValueError: Their shapes differ.
+    """
+    for task in tasks[1:]:
+        if task.shapes != tasks[0].shapes:
+            raise ValueError(
+                "tasks of one meta-batch must be of equal shapes. "
+                f"Received: {tasks[0].shapes} and {task.shapes}"
+            )
+    parts = zip(*tasks, strict=True)
+    return Task(*(None if part[0] is None else np.stack(part) for part in parts))
+
+
+def _array(part: object) -> np.ndarray:
+    """An array of a type that TensorFlow computes with."""
+    array = np.asarray(part)
+    narrower = {np.dtype(np.float64): np.float32, np.dtype(np.int64): np.int32}
+    return array.astype(narrower.get(array.dtype, array.dtype), copy=False)
