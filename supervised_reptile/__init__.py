@@ -19,6 +19,7 @@ _HOMES = {
     "omniglot_model": "models",
     "miniimagenet_model": "models",
     "model_from_config": "models",
+    "MetaLearner": "meta_learner",
     "Reptile": "learners",
     "FOMAML": "learners",
     "MAML": "learners",

@@ -201,7 +201,7 @@ def test_every_flag_of_the_original_is_there_with_help(data):
 PUBLIC = [
     *("Config", "paper_config", "FewShotDataset", "load_dataset"),
     *("omniglot_model", "miniimagenet_model", "model_from_config"),
-    *("Reptile", "FOMAML", "MAML", "learner_from_config"),
+    *("MetaLearner", "Reptile", "FOMAML", "MAML", "learner_from_config"),
     *("evaluate", "Trainer", "load_pretrained", "__version__"),
     *("adapt", "rehead", "FewShotClassifier"),
 ]
