@@ -1,4 +1,4 @@
-"""Builds the API reference from the docstrings: python docs/reference.py [FOLDER]
+"""Builds the API reference from the docstrings, as HTML: python docs/reference.py [FOLDER].
 
 Writes HTML to FOLDER (default: build/reference); a warning is an error.
 """

@@ -138,9 +138,10 @@ def rehead(model: keras.Model, num_classes: int) -> keras.Model:
     """A copy of a classifier with another number of classes.
 
     All layers but the last are taken over, with their slots of the optimizer and its step count.
-    Of the last layer, each new class starts from the mean of the old classes in weights and
-    slots: labels are dealt to classes at random in meta-training, so no old class is like any
-    new one, and what they have in common is what was learned about a class.
+    In the last layer the new classes take weights and slots of the old ones in turn, 0 … N − 1,
+    0 …: meta-training deals labels to classes at random, so that any of them may stand for any
+    new one. (A head drawn anew, or of the mean class, forgets what was learned, and Adam's late
+    steps with empty slots are far too large.)
 
     Args:
         model: Functional or Sequential Keras model whose last layer is ``Dense``.
@@ -178,11 +179,11 @@ def rehead(model: keras.Model, num_classes: int) -> keras.Model:
 
 
 def _take_over(new: list[keras.Variable], old: list[keras.Variable]) -> None:
-    """Assigns each old value; where the number of classes differs, which comes last, the mean."""
+    """Assigns each old value; classes, which come last, in turn where there are more or fewer."""
     for mine, theirs in zip(new, old, strict=True):
         value = theirs.numpy()
         if mine.shape != theirs.shape:
-            value = np.broadcast_to(value.mean(axis=-1, keepdims=True), mine.shape)
+            value = np.take(value, np.arange(mine.shape[-1]) % theirs.shape[-1], axis=-1)
         mine.assign(value)
 
 
@@ -210,9 +211,11 @@ def _learner_on_copy(model: keras.Model) -> Reptile:
 
 def _number_of_classes(model: keras.Model) -> int:
     """Checks that the model gives logits, and is compiled for integer labels if at all."""
-    if not isinstance(model.output_shape, tuple) or len(model.output_shape) != 2:
+    shape = getattr(model, "output_shape", None)  # a subclassed model has none
+    if not isinstance(shape, tuple) or len(shape) != 2:
         raise ValueError(
-            f"model must give logits [batch, classes]. Received: outputs {model.output_shape}"
+            "model must be Functional or Sequential and give logits [batch, classes]. "
+            f"Received: outputs of shape {shape}"
         )
     activation = getattr(model.layers[-1], "activation", keras.activations.linear)
     if activation is not keras.activations.linear:
@@ -227,7 +230,7 @@ def _number_of_classes(model: keras.Model) -> int:
             "model must be compiled with keras.losses.SparseCategoricalCrossentropy("
             f"from_logits=True), best with reduction='sum', or not at all. Received: {loss!r}"
         )
-    return model.output_shape[-1]
+    return shape[-1]
 
 
 def _checked_images(

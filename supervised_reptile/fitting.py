@@ -175,9 +175,13 @@ class KerasFit:
         return model.history
 
     def _stream(self, source: TaskSource, what: str) -> TaskStream:
+        # A subclassed model has no shapes, and Keras checks it when it is called.
+        inputs, outputs = (
+            getattr(self.model, name, None) for name in ("input_shape", "output_shape")
+        )
         labels = isinstance(self._loss, keras.losses.SparseCategoricalCrossentropy)
-        classes = self.model.output_shape[-1] if labels else None
-        return TaskStream(source, what, self.model.input_shape[1:], classes)
+        classes = outputs[-1] if labels and outputs else None
+        return TaskStream(source, what, inputs and inputs[1:], classes)
 
     def _held_out(self, source: TaskSource, count: int | None, seed: int) -> list[Task]:
         stream = self._stream(source, "validation_tasks")

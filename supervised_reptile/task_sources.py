@@ -44,7 +44,7 @@ class TaskStream:
     Args:
         source: See :data:`TaskSource`.
         what: What to call the source in errors.
-        input_shape: Shape of one input, with ``None`` where any size will do.
+        input_shape: Shape of one input, with ``None`` where any size will do; or ``None``.
         classes: Number of classes N where targets are labels 0 … N − 1, else ``None``.
 
     Raises:
@@ -55,7 +55,7 @@ class TaskStream:
         self,
         source: TaskSource,
         what: str,
-        input_shape: Sequence[int | None],
+        input_shape: Sequence[int | None] | None,
         classes: int | None = None,
     ) -> None:
         if not callable(source) and not isinstance(source, Iterable):
@@ -64,7 +64,7 @@ class TaskStream:
                 f"Received: {type(source).__name__}"
             )
         self._source, self._what = source, what
-        self._input_shape, self._classes = tuple(input_shape), classes
+        self._input_shape, self._classes = input_shape, classes
         self._iterator: Iterator | None = None
         self._taken = 0
 
@@ -119,10 +119,7 @@ class TaskStream:
                 rule = "have as many targets as inputs, at least one"
                 raise self._wrong(rule, f"shapes {inputs.shape} and {targets.shape}")
             wanted = self._input_shape
-            fits = inputs.ndim == len(wanted) + 1 and all(
-                want in (None, size) for size, want in zip(inputs.shape[1:], wanted, strict=True)
-            )
-            if not fits:
+            if wanted is not None and not _fits(inputs.shape[1:], wanted):
                 shape = ", ".join(map(str, ("examples", *wanted)))
                 raise self._wrong(f"have inputs [{shape}]", f"shape {inputs.shape}")
             if self._classes is not None:
@@ -157,6 +154,12 @@ def stacked(tasks: Sequence[Task]) -> Task:
             )
     parts = zip(*tasks, strict=True)
     return Task(*(None if part[0] is None else np.stack(part) for part in parts))
+
+
+def _fits(shape: Sequence[int], wanted: Sequence[int | None]) -> bool:
+    return len(shape) == len(wanted) and all(
+        want in (None, size) for size, want in zip(shape, wanted, strict=True)
+    )
 
 
 def _array(part: object) -> np.ndarray:

@@ -125,7 +125,6 @@ def test_keras_callbacks_do_what_they_do_in_keras(tmp_path, capsys):
         **{"epochs": 3, "steps_per_epoch": 2, "validation_tasks": plane_with_queries},
         **{**SMALL, **VALIDATION, "verbose": 2},
         callbacks=[
-            keras.callbacks.CSVLogger(tmp_path / "log.csv"),
             keras.callbacks.TensorBoard(tmp_path / "board", update_freq=1),
             keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras"),
             keras.callbacks.LearningRateScheduler(lambda epoch: [0.02, 0.01, 0.0][epoch]),
@@ -133,6 +132,7 @@ def test_keras_callbacks_do_what_they_do_in_keras(tmp_path, capsys):
                 on_epoch_end=lambda epoch, logs: seen.append(learner.model.get_weights()),
                 on_train_batch_end=lambda batch, logs: seen.append((batch, set(logs))),
             ),
+            keras.callbacks.CSVLogger(tmp_path / "log.csv"),
         ],
     )
     with (tmp_path / "log.csv").open() as file:
