@@ -7,8 +7,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import PROJECT
+from helpers import PROJECT, readme_code
 
+import supervised_reptile as sr
 from supervised_reptile.learners import FOMAML, Reptile
 from supervised_reptile.task_sources import TaskStream
 from supervised_reptile.tasks import (
@@ -327,6 +328,17 @@ def test_labels_are_checked():
 
 
 # ------------------------------------------------------------------------------- the example
+
+
+def test_the_readme_s_lines(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = readme_code("fit")
+    assert "epochs=20" in code
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(8), keras.layers.Dense(1)])
+    names = {"sr": sr, "keras": keras, "model": model}
+    exec(code.replace("epochs=20", "epochs=2"), names)
+    assert len(names["history"].history["val_loss"]) == 2
+    assert (tmp_path / "log.csv").exists()
 
 
 def test_the_example_learns_in_under_forty_lines(capsys):
