@@ -29,6 +29,9 @@ def build(folder: Path) -> None:
     pdoc.render.configure(docformat="google", math=True)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", module="pdoc")
+        # The constructor of a typing.NamedTuple does not know the names of its module.
+        of_named_tuple = r"Error parsing type annotation .*\.__init__\. Import of"
+        warnings.filterwarnings("ignore", of_named_tuple)
         pdoc.pdoc(*modules(), output_directory=folder)
 
 
