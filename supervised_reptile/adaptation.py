@@ -140,8 +140,7 @@ def rehead(model: keras.Model, num_classes: int) -> keras.Model:
     All layers but the last are taken over, with their slots of the optimizer and its step count.
     In the last layer the new classes take weights and slots of the old ones in turn, 0 … N − 1,
     0 …: meta-training deals labels to classes at random, so that any of them may stand for any
-    new one. (A head drawn anew, or of the mean class, forgets what was learned, and Adam's late
-    steps with empty slots are far too large.)
+    new one. (With empty slots, Adam's steps at a late step count would be far too large.)
 
     Args:
         model: Functional or Sequential Keras model whose last layer is ``Dense``.
