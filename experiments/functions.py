@@ -6,6 +6,7 @@ Reptile, FOMAML and MAML are those of ``supervised_reptile.learners``; here is o
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 
@@ -94,16 +95,28 @@ SINE = Family(_sine, fixed(_FIFTY), uniform(-5, 5, 10), _FIFTY)
 
 
 def mlp(*sizes: int, activation: str = "tanh", seed: int) -> keras.Model:
-    """Dense network of given layer sizes, input first; Glorot-uniform kernels, zero biases."""
-    seeds = np.random.SeedSequence(seed).generate_state(len(sizes))
-    layers = [
-        keras.layers.Dense(
-            size,
-            activation=activation if i < len(sizes) - 2 else None,
-            kernel_initializer=keras.initializers.GlorotUniform(seed=int(seeds[i])),
+    """Dense network of given layer sizes, input first.
+
+    Kernels and biases are drawn from U[−1/√n, 1/√n], n the size of the layer before: PyTorch's
+    way, which the authors' program for the sine wave relied on. (Biases of zero would put every
+    unit's bend at the origin.)
+    """
+    seeds = np.random.SeedSequence(seed).generate_state(2 * len(sizes))
+    layers = []
+    for i, (before, size) in enumerate(itertools.pairwise(sizes)):
+        limit = 1 / math.sqrt(before)
+        kernel, bias = (
+            keras.initializers.RandomUniform(-limit, limit, seed=int(s))
+            for s in seeds[2 * i : 2 * i + 2]
         )
-        for i, size in enumerate(sizes[1:])
-    ]
+        layers.append(
+            keras.layers.Dense(
+                size,
+                activation=activation if i < len(sizes) - 2 else None,
+                kernel_initializer=kernel,
+                bias_initializer=bias,
+            )
+        )
     return keras.Sequential([keras.Input((sizes[0],)), *layers])
 
 

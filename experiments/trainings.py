@@ -7,8 +7,10 @@ import contextlib
 import dataclasses
 import json
 import multiprocessing
+import signal
+import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +59,7 @@ def train_all(
         configs: Name of each training, also that of its folder, to what it computes.
         work_dir: Folder of their folders; the output of each stands in its ``run.log``.
         data_dir: Directory of the data sets.
-        jobs: Processes side by side, each of one thread, at least 1.
+        jobs: Processes side by side, each of one thread; 1 does without.
 
     Returns:
         The finished trainings by name, in the order of ``configs``.
@@ -68,27 +70,42 @@ def train_all(
     if jobs < 1:
         raise RunError(f"--jobs: must be at least 1. Received: {jobs}")
     left = {n: c for n, c in configs.items() if not _is_finished(work_dir / n, c)}
-    # New processes, as TensorFlow's threads do not survive a fork.
-    context = multiprocessing.get_context("spawn")
     with (
-        concurrent.futures.ProcessPoolExecutor(jobs, mp_context=context) as pool,
+        contextlib.closing(_results(left, work_dir, data_dir, jobs)) as results,
         tqdm(total=len(configs), initial=len(configs) - len(left), unit="training") as bar,
     ):
-        futures = [
-            pool.submit(_train, name, config.to_json(), str(work_dir / name), data_dir)
-            for name, config in left.items()
-        ]
+        for name, problem in results:
+            if problem:
+                raise RunError(f"{name}: {problem}")
+            bar.update()
+            bar.set_postfix_str(name, refresh=False)
+    return {name: read_training(work_dir / name) for name in configs}
+
+
+def _results(
+    configs: Mapping[str, Config], work_dir: Path, data_dir: str, jobs: int
+) -> Iterator[tuple[str, str | None]]:
+    """Name of each training as it ends, and what went wrong."""
+    work = [(n, c.to_json(), str(work_dir / n), data_dir) for n, c in configs.items()]
+    if jobs == 1:
+        yield from (_train(*each) for each in work)
+        return
+    # New processes, as TensorFlow's threads do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        futures = [pool.submit(_train, *each) for each in work]
+        # kill would leave the processes at work on what is left; like Ctrl-C, this does not.
+        previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         try:
             for future in concurrent.futures.as_completed(futures):
-                name, problem = future.result()
-                if problem:
-                    raise RunError(f"{name}: {problem}")
-                bar.update()
-                bar.set_postfix_str(name, refresh=False)
+                yield future.result()
         except BaseException:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()  # at which a training saves and stops
             raise
-    return {name: read_training(work_dir / name) for name in configs}
+        finally:
+            signal.signal(signal.SIGTERM, previous)
 
 
 def read_training(folder: Path) -> Training:
@@ -105,7 +122,7 @@ def _is_finished(folder: Path, config: Config) -> bool:
 
 
 def _train(name: str, config: str, folder: str, data_dir: str) -> tuple[str, str | None]:
-    """One training in a process of its own; returns its name and what went wrong."""
+    """One training; returns its name and what went wrong."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     with (
         (Path(folder) / "run.log").open("a") as log,
