@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import concurrent.futures
-import contextlib
 import dataclasses
 import json
-import multiprocessing
-import signal
-import sys
-import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from supervised_reptile.config import Config, RunOptions
-from supervised_reptile.errors import RunError, UserError
-from supervised_reptile.options import default_data_dir
+from supervised_reptile.errors import RunError
+from supervised_reptile.places import default_data_dir
 from supervised_reptile.quiet import import_tensorflow
+from supervised_reptile.side_by_side import Job, run_side_by_side
 
 FLAGS = {
     "dataset": ("omniglot", "Data set: omniglot, or glyphs, which needs no data."),
@@ -59,53 +52,25 @@ def train_all(
         configs: Name of each training, also that of its folder, to what it computes.
         work_dir: Folder of their folders; the output of each stands in its ``run.log``.
         data_dir: Directory of the data sets.
-        jobs: Processes side by side, each of one thread; 1 does without.
+        jobs: Processes side by side, each of one thread, at least 1.
 
     Returns:
         The finished trainings by name, in the order of ``configs``.
 
     Raises:
-        RunError: ``jobs`` is out of range, or a training failed.
+        RunError: ``jobs`` is out of range, or trainings failed; all others were carried out.
+        RunInterrupted: A signal stopped them; all is saved.
     """
     if jobs < 1:
         raise RunError(f"--jobs: must be at least 1. Received: {jobs}")
     left = {n: c for n, c in configs.items() if not _is_finished(work_dir / n, c)}
-    with (
-        contextlib.closing(_results(left, work_dir, data_dir, jobs)) as results,
-        tqdm(total=len(configs), initial=len(configs) - len(left), unit="training") as bar,
-    ):
-        for name, problem in results:
-            if problem:
-                raise RunError(f"{name}: {problem}")
-            bar.update()
-            bar.set_postfix_str(name, refresh=False)
+    print(f"{len(configs) - len(left)} of {len(configs)} trainings are finished", flush=True)
+    work = [
+        Job(n, _train, (c.to_json(), str(work_dir / n), data_dir), work_dir / n / "run.log")
+        for n, c in left.items()
+    ]
+    run_side_by_side(work, jobs, lambda job: print(f"finished: {job.name}", flush=True))
     return {name: read_training(work_dir / name) for name in configs}
-
-
-def _results(
-    configs: Mapping[str, Config], work_dir: Path, data_dir: str, jobs: int
-) -> Iterator[tuple[str, str | None]]:
-    """Name of each training as it ends, and what went wrong."""
-    work = [(n, c.to_json(), str(work_dir / n), data_dir) for n, c in configs.items()]
-    if jobs == 1:
-        yield from (_train(*each) for each in work)
-        return
-    # New processes, as TensorFlow's threads do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        futures = [pool.submit(_train, *each) for each in work]
-        # kill would leave the processes at work on what is left; like Ctrl-C, this does not.
-        previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-        try:
-            for future in concurrent.futures.as_completed(futures):
-                yield future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in multiprocessing.active_children():
-                process.terminate()  # at which a training saves and stops
-            raise
-        finally:
-            signal.signal(signal.SIGTERM, previous)
 
 
 def read_training(folder: Path) -> Training:
@@ -121,30 +86,16 @@ def _is_finished(folder: Path, config: Config) -> bool:
     return record.exists() and Config.from_dict(json.loads(record.read_text())["config"]) == config
 
 
-def _train(name: str, config: str, folder: str, data_dir: str) -> tuple[str, str | None]:
-    """One training; returns its name and what went wrong."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    with (
-        (Path(folder) / "run.log").open("a") as log,
-        contextlib.redirect_stdout(log),
-        contextlib.redirect_stderr(log),
-    ):
-        import_tensorflow()
-        from supervised_reptile.run import run
+def _train(config: str, folder: str, data_dir: str) -> None:
+    """One training, in a process of its own."""
+    import_tensorflow()
+    from supervised_reptile.run import run
 
-        options = RunOptions(
-            checkpoint=folder,
-            data_dir=data_dir,
-            intra_op_threads=1,
-            inter_op_threads=1,
-            progress=False,
-            checkpoint_interval=500,
-        )
-        try:
-            run(Config.from_json(config), options)
-        except UserError as error:
-            return name, str(error)
-        except Exception as error:
-            traceback.print_exc()
-            return name, f"{error!r}; see {folder}/run.log"
-    return name, None
+    options = RunOptions(
+        checkpoint=folder,
+        data_dir=data_dir,
+        intra_op_threads=1,
+        inter_op_threads=1,
+        checkpoint_interval=500,
+    )
+    run(Config.from_json(config), options)
