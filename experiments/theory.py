@@ -223,7 +223,7 @@ if __name__ == "__main__":
         {
             "inner_iters": (4, "Inner steps k, from 2 to 6."),
             "tasks": (10, "Sine tasks the expectation is over."),
-            "rates": ((0.004, 0.002, 0.001, 0.0005, 0.00025), "Inner step sizes α."),
+            "rates": ((0.004, 0.0028, 0.002, 0.0014, 0.001, 0.0007), "Inner step sizes α."),
             "seed": common.SEED,
             "results": common.RESULTS,
         },

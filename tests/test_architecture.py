@@ -34,6 +34,7 @@ LAYERS = [
     "models",
     "state",
     "inner_loop",
+    "fine_tuning",
     "meta_learner",
     "learners",
     "evaluation",
