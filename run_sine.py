@@ -8,7 +8,6 @@ of Fig. 1 into results/sine.
 """
 
 from experiments import common
-from supervised_reptile.quiet import import_tensorflow
 
 FLAGS = {
     "algorithms": (
@@ -33,7 +32,7 @@ FLAGS = {
 
 def main(**flags) -> None:
     """Run what the flags describe."""
-    import_tensorflow()
+    common.load_tensorflow()
     from experiments import sine
 
     sine.run(**flags)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from supervised_reptile.errors import RunError
 from supervised_reptile.flags import define_own_flags, own_values, run_main
+from supervised_reptile.quiet import import_tensorflow
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,6 +29,14 @@ def start(main: Callable[..., None], flags: Mapping[str, tuple[Any, str]]) -> No
     """
     define_own_flags(flags)
     run_main(lambda argv: main(**own_values()))
+
+
+def load_tensorflow() -> None:
+    """Import TensorFlow, quietly; with many learners in a process it advises against retracing."""
+    import_tensorflow()
+    import tensorflow as tf
+
+    tf.get_logger().setLevel("ERROR")
 
 
 def results_folder(given: str, name: str) -> Path:

@@ -19,7 +19,6 @@ if not __package__:  # run as a file
 
 from experiments import common
 from supervised_reptile.errors import ConfigError
-from supervised_reptile.quiet import import_tensorflow
 
 NAME = "manifolds"
 # c(φ) = w · (1, φ₁, φ₂, φ₁² + φ₂²): a task's input is w, and W is where c = 0.
@@ -112,7 +111,7 @@ def main(meta_iters: int, inner_iters: int, meta_step: float, results: str) -> N
     if not 0 < meta_step <= 1:
         raise ConfigError(f"--meta_step: must be from 0 to 1. Received: {meta_step}")
     folder = common.results_folder(results, NAME)
-    import_tensorflow()
+    common.load_tensorflow()
     import numpy as np
 
     figure = common.new_figure(9, 4.4)

@@ -17,7 +17,6 @@ if not __package__:  # run as a file
 
 from experiments import common
 from supervised_reptile.errors import ConfigError
-from supervised_reptile.quiet import import_tensorflow
 
 NAME = "mixture"
 
@@ -64,7 +63,7 @@ def main(
         if settings[name] < low:
             raise ConfigError(f"--{name}: must be at least {low}. Received: {settings[name]}")
     folder = common.results_folder(results, NAME)
-    import_tensorflow()
+    common.load_tensorflow()
     import keras
 
     from experiments import functions

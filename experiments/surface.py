@@ -17,7 +17,6 @@ if not __package__:  # run as a file
 
 from experiments import common
 from supervised_reptile.errors import ConfigError
-from supervised_reptile.quiet import import_tensorflow
 
 NAME = "surface"
 _SIDE = 100  # 10,000 points to predict
@@ -59,7 +58,7 @@ def main(
     if inner_optimizer not in ("adam", "sgd"):
         raise ConfigError(f"--inner_optimizer: must be adam or sgd. Received: {inner_optimizer!r}")
     folder = common.results_folder(results, f"{NAME}_{inner_optimizer}")
-    import_tensorflow()
+    common.load_tensorflow()
     import keras
 
     from experiments import functions

@@ -26,7 +26,6 @@ if not __package__:  # run as a file
 
 from experiments import common
 from supervised_reptile.errors import ConfigError
-from supervised_reptile.quiet import import_tensorflow
 
 NAME = "theory"
 NETWORK = (1, 32, 32, 1)
@@ -176,7 +175,7 @@ def main(inner_iters: int, tasks: int, rates: tuple[float, ...], seed: int, resu
     if len(rates) < 2 or min(rates) <= 0:
         raise ConfigError(f"--rates: must be two or more, greater than 0. Received: {rates}")
     folder = common.results_folder(results, NAME)
-    import_tensorflow()
+    common.load_tensorflow()
     found = measure(inner_iters, tasks, seed, rates)
     table = []
     for algorithm, lines in found.items():
