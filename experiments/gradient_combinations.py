@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from supervised_reptile.config import Config, paper_config
+from supervised_reptile.errors import ConfigError
 
 if not __package__:  # run as a file
     import sys
@@ -69,10 +70,17 @@ def config_of(
     )
 
 
-def main(results: str, work_dir: str, data_dir: str, jobs: int, **settings) -> None:
-    """Train the ten, draw their learning curves and write down where they ended."""
+def main(
+    combinations: str, results: str, work_dir: str, data_dir: str, jobs: int, **settings
+) -> None:
+    """Train them, draw their learning curves and write down where they ended."""
+    wanted = combinations.split(",") if combinations else list(COMBINATIONS)
+    if unknown := [name for name in wanted if name not in COMBINATIONS]:
+        raise ConfigError(
+            f"--combinations: must be of {', '.join(COMBINATIONS)}. Received: {unknown[0]!r}"
+        )
     folder = common.results_folder(results, NAME)
-    configs = {name: config_of(w, **settings) for name, w in COMBINATIONS.items()}
+    configs = {name: config_of(COMBINATIONS[name], **settings) for name in wanted}
     by_folder = {name.replace("/", " over "): config for name, config in configs.items()}
     done = trainings.train_all(
         by_folder, Path(work_dir or f"runs/{NAME}"), data_dir=data_dir, jobs=jobs
@@ -83,7 +91,7 @@ def main(results: str, work_dir: str, data_dir: str, jobs: int, **settings) -> N
 def report(
     done: Mapping[str, trainings.Training], folder: Path, settings: Mapping[str, object]
 ) -> None:
-    """Write tables and figure of the ten trainings."""
+    """Write tables and figure of the trainings."""
     common.write_csv(
         folder / "curves.csv",
         ("combination", "iteration", "train", "test"),
@@ -141,6 +149,7 @@ if __name__ == "__main__":
     common.start(
         main,
         {
+            "combinations": ("", "Which, by name, with commas between; empty: all ten."),
             "meta_iters": (10_000, "Outer iterations of each training (paper: 40000)."),
             "eval_interval": (25, "Outer iterations between points of the learning curves."),
             "eval_samples": (300, "Tasks in the final evaluation of each split."),
