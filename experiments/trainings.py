@@ -70,6 +70,7 @@ def train_all(
         for n, c in left.items()
     ]
     run_side_by_side(work, jobs, lambda job: print(f"finished: {job.name}", flush=True))
+    import_tensorflow()  # quietly, for what follows
     return {name: read_training(work_dir / name) for name in configs}
 
 
