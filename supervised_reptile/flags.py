@@ -21,7 +21,7 @@ import re
 import sys
 import textwrap
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -162,6 +162,8 @@ _DEFINERS = {
 }
 # A flag, with or without a value; a flagfile may put a blank between the two.
 _FLAG = re.compile(r"(?P<dashes>--?)(?P<name>[A-Za-z][\w-]*)((=|\s+)(?P<value>.*))?", re.DOTALL)
+# Names of the flags of an entry script's own, by where they were defined.
+_own_flags: dict[int, list[str]] = {}
 _HELP_FLAGS = ("help", "helpshort", "h")
 
 # The flags belong to the entry script that asks for them, which is where absl lists them.
@@ -206,6 +208,27 @@ def define_flags(
         else:
             kind = bool if name in _SHORTHANDS else FIELDS[name]
             _DEFINERS[kind](name, None, text, flag_values=flag_values)
+
+
+def define_own_flags(
+    definitions: Mapping[str, tuple[Any, str]], flag_values: flags.FlagValues = flags.FLAGS
+) -> None:
+    """Defines flags of an entry script's own, which --help lists after all others.
+
+    Args:
+        definitions: name of the flag to its default, which tells its type, and its meaning.
+        flag_values: where to define them; absl's global flags by default.
+    """
+    for name, (default, text) in definitions.items():
+        kind = tuple[float, ...] | None if isinstance(default, tuple) else type(default)
+        shown = ",".join(map(_shown, default)) if isinstance(default, tuple) else _shown(default)
+        _DEFINERS[kind](name, default, f"{text} Default: {shown}.", flag_values=flag_values)
+        _own_flags.setdefault(id(flag_values), []).append(name)
+
+
+def own_values(flag_values: flags.FlagValues = flags.FLAGS) -> dict[str, Any]:
+    """Returns the values of the flags that `define_own_flags` defined, by name."""
+    return {name: flag_values[name].value for name in _own_flags.get(id(flag_values), ())}
 
 
 class _DatasetParser(flags.EnumParser):
@@ -316,11 +339,18 @@ def help_text(flag_values: flags.FlagValues = flags.FLAGS) -> str:
     """Returns what `--help` prints: every flag by group, with meaning, range and defaults."""
     main = sys.modules["__main__"].__doc__
     parts = [main.strip() + "\n"] if main else []
-    parts.append("Flags not given take the paper's values for the data set, classes and shots.")
+    own = list(own_values(flag_values))
+    if "classes" in flag_values:
+        parts.append("Flags not given take the paper's values for the data set, classes and shots.")
     parts.append("Dashes and underscores are the same: --inner-batch, --inner_batch.")
-    for group, names in _HELP.items():
-        parts.append(f"\n{group}:")
-        for name in (name for name in names if name in flag_values):
+    shared = {
+        group: [name for name in names if name in flag_values and name not in own]
+        for group, names in _HELP.items()
+    }
+    for group, names in (shared | {"This program": own}).items():
+        if names:
+            parts.append(f"\n{group}:")
+        for name in names:
             flag = flag_values[name]
             switch = f"--[no]{name}" if flag.boolean else f"--{name}"
             indent = " " * 26

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from supervised_reptile.fine_tuning import FineTuning
 from supervised_reptile.fitting import KerasFit
 from supervised_reptile.inner_loop import InnerLoop
 from supervised_reptile.paper import ORIGINAL_DEFAULTS
@@ -105,15 +106,14 @@ class MetaLearner(KerasFit):
             input_scale=input_scale,
         )
         self._staging = Staging()
-        # Evaluation works on copies of its own, so there is nothing to restore afterwards.
-        self._evaluators = [self._inner.twin() for _ in range(lanes)]
         # Shapes of tasks may differ between uses (the last group of an evaluation is smaller).
         # XLA compiles for each shape anyway.
         how = {"reduce_retracing": not jit_compile, "jit_compile": jit_compile or None}
         self._meta_iteration = tf.function(self._meta_iteration, **how)
         self._meta_iterations = tf.function(self._meta_iterations, **how)
-        self._evaluate_tasks = tf.function(self._evaluate_tasks, **how)
-        self._evaluate_each_step = tf.function(self._evaluate_each_step, **how)
+        fine_tuning = FineTuning(model, self._inner, lanes=lanes, reset_optimizer=reset_optimizer)
+        self._evaluate_tasks = tf.function(fine_tuning.predict, **how)
+        self._evaluate_each_step = tf.function(fine_tuning.predict_after_each_step, **how)
 
     def compiled_model(self) -> keras.Model:
         """A copy of the model, compiled with the loss and the inner optimizer with its state.
@@ -366,63 +366,6 @@ class MetaLearner(KerasFit):
         alpha = tf.convert_to_tensor(self.inner_optimizer.learning_rate)
         self.outer_optimizer.learning_rate.assign(meta_step)
         self.outer_optimizer.apply(unpack([-d / alpha for d in direction]), variables)
-
-    def _evaluate_tasks(self, examples, steps, support, queries, transductive):
-        def one_task(inner: InnerLoop, i: tf.Tensor) -> tf.Tensor:
-            inner.run(examples, steps[0][i], steps[1][i])
-            task = support[i], queries[i]
-            return tf.stack([self._predict(inner, examples, *task, t) for t in transductive])
-
-        return self._for_each_task(one_task, tf.shape(queries)[0])
-
-    def _evaluate_each_step(self, examples, steps, queries):
-        def one_task(inner: InnerLoop, i: tf.Tensor) -> tf.Tensor:
-            def after_step(k: tf.Tensor) -> tf.Tensor:
-                inner.run(examples, steps[0][i][k : k + 1], steps[1][i][k : k + 1])
-                return inner.predict(examples, queries[i])
-
-            before = inner.predict(examples, queries[i])[None]
-            numbers = tf.range(tf.shape(steps[0])[1])
-            after = tf.map_fn(
-                after_step, numbers, fn_output_signature=before.dtype, parallel_iterations=1
-            )
-            return tf.concat([before, after], axis=0)
-
-        return self._for_each_task(one_task, tf.shape(queries)[0])
-
-    def _for_each_task(self, one_task: Callable, num_tasks: tf.Tensor) -> tf.Tensor:
-        """``one_task(inner, i)`` for each i, each from the weights and slots as they are now."""
-        start = self._inner.fast_weights.pack([v.value for v in self.model.trainable_variables])
-        stride = len(self._evaluators)
-
-        def run_lane(inner: InnerLoop, mine: tf.Tensor) -> tf.Tensor:
-            def from_start(i: tf.Tensor) -> tf.Tensor:
-                inner.fast_weights.load(start)
-                inner.fast_weights.copy_optimizer_state(self._inner.fast_weights)
-                if self._reset_optimizer:
-                    inner.fast_weights.reset_optimizer()
-                return one_task(inner, i)
-
-            return tf.map_fn(
-                from_start, mine, fn_output_signature=tf.float32, parallel_iterations=1
-            )
-
-        # Tasks are independent and every lane has its own variables, so TensorFlow runs the
-        # lanes side by side.
-        numbers = tf.range(num_tasks)
-        lanes = [numbers[n::stride] for n in range(stride)]
-        outputs = [run_lane(*lane) for lane in zip(self._evaluators, lanes, strict=True)]
-        return outputs[0] if stride == 1 else tf.dynamic_stitch(lanes, outputs)
-
-    @staticmethod
-    def _predict(inner: InnerLoop, examples, support, queries, transductive) -> tf.Tensor:
-        if transductive:
-            return inner.predict(examples, queries)
-        return tf.map_fn(
-            lambda query: inner.predict(examples, tf.concat([support, query[None]], axis=0))[-1],
-            queries,
-            fn_output_signature=tf.float32,
-        )
 
 
 def paper_adam(learning_rate: float = 0.001) -> keras.optimizers.Adam:

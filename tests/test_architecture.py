@@ -36,6 +36,7 @@ LAYERS = [
     "models",
     "state",
     "inner_loop",
+    "fine_tuning",
     "meta_learner",
     "learners",
     "adaptation",

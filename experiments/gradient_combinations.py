@@ -1,0 +1,160 @@
+"""Linear combinations of the inner gradients: paper, Sec. 6.2 and Fig. 3.
+
+    python -m experiments.gradient_combinations --meta_iters 10000
+
+5-shot 5-way Omniglot with the hyper-parameters of Table 5: inner SGD on mini-batches that do not
+overlap, and an outer step along each of ten combinations of g1 … g4. The paper's length is 40,000
+outer iterations. Stop it whenever you like: the same command goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from supervised_reptile.config import Config, paper_config
+from supervised_reptile.errors import ConfigError
+
+if not __package__:  # run as a file
+    import sys
+
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from experiments import common, trainings
+
+NAME = "gradient_combinations"
+COMBINATIONS: dict[str, tuple[float, ...]] = {
+    "g1": (1,),
+    "g2": (0, 1),
+    "g1+g2": (1, 1),
+    "(g1+g2)/2": (1 / 2, 1 / 2),
+    "g3": (0, 0, 1),
+    "g1+g2+g3": (1, 1, 1),
+    "(g1+g2+g3)/3": (1 / 3, 1 / 3, 1 / 3),
+    "g4": (0, 0, 0, 1),
+    "g1+g2+g3+g4": (1, 1, 1, 1),
+    "(g1+g2+g3+g4)/4": (1 / 4, 1 / 4, 1 / 4, 1 / 4),
+}
+"""Name in Fig. 3 to the weights of the inner steps."""
+_SHOWN_POINTS = 40
+
+
+def config_of(
+    weights: tuple[float, ...],
+    *,
+    dataset: str,
+    seed: int,
+    meta_iters: int,
+    eval_interval: int,
+    eval_samples: int,
+) -> Config:
+    """Table 5 with one combination of the inner steps."""
+    return paper_config(
+        dataset,
+        classes=5,
+        shots=5,
+        train_shots=5 * len(weights),  # so that the mini-batches do not overlap
+        inner_optimizer="sgd",
+        learning_rate=0.003,
+        inner_batch=25,
+        inner_iters=len(weights),
+        step_weights=weights,
+        meta_batch=1,
+        meta_step=0.25,
+        meta_iters=meta_iters,
+        eval_batch=25,
+        eval_iters=5,
+        eval_interval=eval_interval,
+        eval_samples=eval_samples,
+        seed=seed,
+    )
+
+
+def main(
+    combinations: str, results: str, work_dir: str, data_dir: str, jobs: int, **settings
+) -> None:
+    """Train them, draw their learning curves and write down where they ended."""
+    wanted = combinations.split(",") if combinations else list(COMBINATIONS)
+    if unknown := [name for name in wanted if name not in COMBINATIONS]:
+        raise ConfigError(
+            f"--combinations: must be of {', '.join(COMBINATIONS)}. Received: {unknown[0]!r}"
+        )
+    folder = common.results_folder(results, NAME)
+    configs = {name: config_of(COMBINATIONS[name], **settings) for name in wanted}
+    by_folder = {name.replace("/", " over "): config for name, config in configs.items()}
+    done = trainings.train_all(
+        by_folder, Path(work_dir or f"runs/{NAME}"), data_dir=data_dir, jobs=jobs
+    )
+    report(dict(zip(configs, done.values(), strict=True)), folder, settings)
+
+
+def report(
+    done: Mapping[str, trainings.Training], folder: Path, settings: Mapping[str, object]
+) -> None:
+    """Write tables and figure of the trainings."""
+    common.write_csv(
+        folder / "curves.csv",
+        ("combination", "iteration", "train", "test"),
+        [
+            (name, int(i), train, test)
+            for name, each in done.items()
+            for i, train, test in zip(
+                *(each.curve[c] for c in ("iteration", "train", "test")), strict=True
+            )
+        ],
+    )
+    rows = {
+        name: {
+            "step_weights": COMBINATIONS[name],
+            "accuracy": each.record["accuracy"],
+            "training_seconds": each.record["training_seconds"],
+        }
+        for name, each in done.items()
+    }
+    common.write_json(folder / "results.json", {"settings": settings, "combinations": rows})
+    for name, each in done.items():
+        mean, interval = each.accuracy()
+        print(f"{name:<16} test accuracy {mean:6.2f} % ± {interval:.2f}")
+    common.save_figure(_figure(done), folder, NAME)
+
+
+def _figure(done: Mapping[str, trainings.Training]):
+    from supervised_reptile.curve import trailing_mean
+
+    figure = common.new_figure(10, 4.5)
+    curves, ends = figure.subplots(1, 2, width_ratios=(3, 2))
+    for number, (name, each) in enumerate(done.items()):
+        points = min(_SHOWN_POINTS, len(each.curve["test"]))
+        curves.plot(
+            each.curve["iteration"][points - 1 :],
+            100 * trailing_mean(each.curve["test"], points),
+            linewidth=1.2,
+            color=f"C{number}",
+        )
+        mean, interval = each.accuracy()
+        ends.barh(name, mean, xerr=interval, color=f"C{number}", capsize=3)
+    curves.set(
+        xlabel="outer iterations",
+        ylabel=f"test accuracy in %, mean of up to {_SHOWN_POINTS} tasks",
+    )
+    curves.grid(alpha=0.3)
+    ends.invert_yaxis()
+    ends.set(xlabel="test accuracy at the end in %, 95 % interval over tasks", xlim=(0, 100))
+    ends.grid(alpha=0.3, axis="x")
+    figure.suptitle("Linear combinations of the inner gradients (paper, Fig. 3)")
+    return figure
+
+
+if __name__ == "__main__":
+    common.start(
+        main,
+        {
+            "combinations": ("", "Which, by name, with commas between; empty: all ten."),
+            "meta_iters": (10_000, "Outer iterations of each training (paper: 40000)."),
+            "eval_interval": (25, "Outer iterations between points of the learning curves."),
+            "eval_samples": (300, "Tasks in the final evaluation of each split."),
+            "seed": common.SEED,
+            "results": common.RESULTS,
+            **trainings.FLAGS,
+        },
+    )

@@ -1,0 +1,102 @@
+"""Many trainings of the main job beside one another: resumable, skipped where they are finished."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from supervised_reptile.config import Config, RunOptions
+from supervised_reptile.errors import RunError
+from supervised_reptile.places import default_data_dir
+from supervised_reptile.quiet import import_tensorflow
+from supervised_reptile.side_by_side import Job, run_side_by_side
+
+FLAGS = {
+    "dataset": ("omniglot", "Data set: omniglot, or glyphs, which needs no data."),
+    "data_dir": (default_data_dir(), "Directory of the data sets."),
+    "work_dir": ("", "Folder of the trainings; empty: runs/ and the experiment's name."),
+    "jobs": (2, "Trainings side by side, each of one thread, at least 1."),
+}
+"""What every experiment of trainings takes on its command line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """A finished training.
+
+    Attributes:
+        record: What its ``results.json`` holds.
+        curve: Its learning curve: column name to float64 [points].
+    """
+
+    record: Mapping[str, Any]
+    curve: Mapping[str, Any]
+
+    def accuracy(self, split: str = "test") -> tuple[float, float]:
+        """Mean accuracy of a split in percent, and half its 95 % interval."""
+        found = self.record["accuracy"][split]
+        return 100 * found["mean"], 100 * (found["interval95"] or 0.0)
+
+
+def train_all(
+    configs: Mapping[str, Config], work_dir: Path, *, data_dir: str, jobs: int
+) -> dict[str, Training]:
+    """Train and evaluate each configuration as ``run_omniglot.py`` would, each in its folder.
+
+    What is finished is not run again, and what was stopped goes on from its checkpoint.
+
+    Args:
+        configs: Name of each training, also that of its folder, to what it computes.
+        work_dir: Folder of their folders; the output of each stands in its ``run.log``.
+        data_dir: Directory of the data sets.
+        jobs: Processes side by side, each of one thread, at least 1.
+
+    Returns:
+        The finished trainings by name, in the order of ``configs``.
+
+    Raises:
+        RunError: ``jobs`` is out of range, or trainings failed; all others were carried out.
+        RunInterrupted: A signal stopped them; all is saved.
+    """
+    if jobs < 1:
+        raise RunError(f"--jobs: must be at least 1. Received: {jobs}")
+    left = {n: c for n, c in configs.items() if not _is_finished(work_dir / n, c)}
+    print(f"{len(configs) - len(left)} of {len(configs)} trainings are finished", flush=True)
+    work = [
+        Job(n, _train, (c.to_json(), str(work_dir / n), data_dir), work_dir / n / "run.log")
+        for n, c in left.items()
+    ]
+    run_side_by_side(work, jobs, lambda job: print(f"finished: {job.name}", flush=True))
+    import_tensorflow()  # quietly, for what follows
+    return {name: read_training(work_dir / name) for name in configs}
+
+
+def read_training(folder: Path) -> Training:
+    """Read what a finished training left in its folder."""
+    from supervised_reptile.curve import read_curve
+
+    record = json.loads((folder / "results.json").read_text())
+    return Training(record, read_curve(folder / "curve.csv"))
+
+
+def _is_finished(folder: Path, config: Config) -> bool:
+    record = folder / "results.json"
+    return record.exists() and Config.from_dict(json.loads(record.read_text())["config"]) == config
+
+
+def _train(config: str, folder: str, data_dir: str) -> None:
+    """One training, in a process of its own."""
+    import_tensorflow()
+    from supervised_reptile.run import run
+
+    options = RunOptions(
+        checkpoint=folder,
+        data_dir=data_dir,
+        intra_op_threads=1,
+        inter_op_threads=1,
+        checkpoint_interval=500,
+    )
+    run(Config.from_json(config), options)

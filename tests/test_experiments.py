@@ -1,0 +1,359 @@
+"""Every experiment at toy length: what it leaves behind, and what must be so at any length."""
+
+import csv
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from helpers import vector_dataset
+
+from experiments import (
+    functions,
+    gradient_combinations,
+    manifolds,
+    mixture,
+    optimizers,
+    overlap,
+    sine,
+    surface,
+    theory,
+    trainings,
+)
+from supervised_reptile.config import paper_config
+from supervised_reptile.errors import ConfigError, RunError
+
+ROOT = Path(__file__).resolve().parents[1]
+run_module = importlib.import_module("supervised_reptile.run")
+
+
+def read(folder, name):
+    """A table as dictionaries, or what a JSON file holds."""
+    if name.endswith(".json"):
+        return json.loads((folder / name).read_text())
+    with (folder / name).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def has_figure(folder, name):
+    png, svg = (folder / f"{name}.{kind}" for kind in ("png", "svg"))
+    return png.read_bytes().startswith(b"\x89PNG") and "</svg>" in svg.read_text()
+
+
+# -------------------------------------------------------------------------------------- sine
+
+SINE_FLAGS = {
+    "learning_rate": 0.02,
+    "inner_batch": 10,
+    "inner_iters": 5,
+    "meta_step": 0.1,
+    "adam_step": 0.001,
+    "eval_iters": 32,
+    "seed": 0,
+}
+
+
+def test_reptile_learns_the_sine_and_joint_training_cannot(tmp_path):
+    """Joint training ends near the mean of all waves, which is 0: no better than at the start."""
+    losses = sine.run(
+        algorithms="random,reptile,joint",
+        meta_iters=4000,
+        eval_samples=300,
+        results=str(tmp_path),
+        **SINE_FLAGS,
+    )
+    after = {name: each[:, -1].mean() for name, each in losses.items()}
+    assert after["reptile"] < 0.6 * after["random"]
+    assert after["reptile"] < 0.6 * after["joint"]
+    # Before any step none can know the wave: E[a²]/2 is the least loss there is.
+    for each in losses.values():
+        assert each.shape == (300, 33)
+        assert each[:, 0].mean() > 3.0
+
+    found = read(tmp_path, "results.json")
+    assert set(found["algorithms"]) == {"random", "reptile", "joint"}
+    assert found["algorithms"]["reptile"]["loss_after"] == pytest.approx(after["reptile"], 1e-5)
+    assert found["settings"]["meta_iters"] == 4000 and found["environment"]["versions"]
+    curves = read(tmp_path, "curves.csv")
+    assert len(curves) == 3 * 33
+    assert has_figure(tmp_path, "fig1") and has_figure(tmp_path, "loss_against_steps")
+
+
+def test_the_sine_task_is_the_papers():
+    rng = np.random.default_rng(0)
+    wave = functions.SINE.draw(rng, 20_000)
+    x = np.broadcast_to(np.float32([[0.0], [np.pi / 2]]), (20_000, 2, 1))
+    y = wave(x)[..., 0]
+    amplitude = np.hypot(y[:, 0], y[:, 1])  # a·sin(b) and a·cos(b)
+    assert 0.1 <= amplitude.min() < 0.11 and 4.99 < amplitude.max() <= 5.0
+    assert amplitude.mean() == pytest.approx(2.55, abs=0.03)
+    phase = np.arctan2(y[:, 0], y[:, 1])
+    assert np.abs(np.histogram(phase, bins=8)[0] / 20_000 - 1 / 8).max() < 0.01
+    grid = functions.SINE.training_inputs(rng, 2)
+    assert grid.shape == (2, 50, 1) and (grid[0, 0], grid[0, -1]) == (-5, 5)
+    points = functions.SINE.test_inputs(rng, 500)
+    assert points.shape == (500, 10, 1) and -5 <= points.min() < -4.9 and 4.9 < points.max() <= 5
+
+
+def test_test_tasks_are_the_same_for_every_learner():
+    learners = [
+        functions.function_learner(
+            "reptile", functions.mlp(1, 4, 1, seed=s), keras.optimizers.SGD(0.01)
+        )
+        for s in (0, 1)
+    ]
+    a, b = (functions.test(x, functions.SINE, 4, batch=10, steps=2, seed=5) for x in learners)
+    np.testing.assert_array_equal(a.targets, b.targets)
+    np.testing.assert_array_equal(a.truth, b.truth)
+    assert np.abs(a.predictions - b.predictions).max() > 1e-3
+    by_hand = np.mean((a.predictions[2, 1] - a.truth[2]) ** 2)
+    assert a.losses()[2, 1] == pytest.approx(by_hand, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"algorithms": "reptile,anil"},
+            "--algorithms: must be of random, maml, reptile, fomaml, joint. Received: 'anil'",
+        ),
+        ({"meta_iters": 0}, "--meta_iters: must be at least 1. Received: 0"),
+        ({"learning_rate": -1.0}, "--learning_rate: must be greater than 0. Received: -1.0"),
+    ],
+)
+def test_bad_flags_of_the_sine_are_told_in_one_line(tmp_path, change, message):
+    flags = {"algorithms": "random", "meta_iters": 1, "eval_samples": 2, **SINE_FLAGS, **change}
+    with pytest.raises(ConfigError) as caught:
+        sine.run(results=str(tmp_path / "r"), **flags)
+    assert str(caught.value) == message
+    assert not (tmp_path / "r").exists()
+
+
+def test_the_entry_script_explains_itself():
+    for command in (["run_sine.py"], ["-m", "experiments.gradient_combinations"]):
+        result = subprocess.run(
+            [sys.executable, *command, "--help"], cwd=ROOT, capture_output=True, text=True
+        )
+        assert result.returncode == 0, result.stderr
+        assert "--meta_iters" in result.stdout and "Default: " in result.stdout
+        assert "paper's values" not in result.stdout  # these flags have defaults of their own
+    result = subprocess.run(
+        [sys.executable, "run_sine.py", "--meta_itres=3"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert result.returncode == 2 and len(result.stderr.splitlines()) == 1
+
+
+# ------------------------------------------------------------------------ the review's functions
+
+
+def test_inner_optimizers(tmp_path, monkeypatch):
+    ours = {name: optimizers.SETTINGS[name] for name in ("SGD", "Adam, reset")}
+    monkeypatch.setattr(optimizers, "SETTINGS", ours)
+    optimizers.main(
+        meta_iters=2,
+        starts=2,
+        sgd_rate=0.02,
+        adaptive_rate=0.005,
+        meta_step=0.1,
+        eval_iters=3,
+        eval_samples=4,
+        seed=0,
+        results=str(tmp_path),
+    )
+    rows = read(tmp_path, "curves.csv")
+    assert [(r["inner_optimizer"], r["meta_iterations"], r["step"]) for r in rows] == [
+        (name, start, str(step)) for name in ours for start in "24" for step in range(4)
+    ]
+    assert len(read(tmp_path, "results.json")["after"]) == 4
+    assert has_figure(tmp_path, "optimizers")
+
+
+def test_mixture(tmp_path):
+    trained_on, kinds = mixture.families()
+    x = np.broadcast_to(functions.SINE.queries, (4, 50, 1))
+    pair = trained_on.draw(np.random.default_rng(1), 4)(x)
+    wave = kinds["wave"].draw(np.random.default_rng(1), 4)(x)
+    compound = kinds["compound"].draw(np.random.default_rng(1), 4)(x)
+    for i in range(4):  # in turn, one of each in every meta-batch of two
+        np.testing.assert_array_equal(pair[i], (compound if i % 2 else wave)[i])
+    # 3a·sin(x/3 + p) is what the two differ by: at x = 0, three times the wave.
+    at_zero = np.zeros((4, 1, 1), np.float32)
+    drawn = [kinds[k].draw(np.random.default_rng(1), 4)(at_zero) for k in ("wave", "compound")]
+    np.testing.assert_allclose(drawn[1], 4 * drawn[0], rtol=1e-5)
+    mixture.main(
+        meta_iters=2,
+        inner_iters=3,
+        learning_rate=0.01,
+        meta_step=0.1,
+        eval_iters=2,
+        eval_samples=3,
+        seed=0,
+        results=str(tmp_path),
+    )
+    assert set(read(tmp_path, "results.json")["after"]) == {
+        f"{kind}, {state}" for kind in kinds for state in ("untrained", "Reptile")
+    }
+    assert has_figure(tmp_path, "mixture")
+
+
+def test_surface(tmp_path, monkeypatch):
+    surfaces = surface.family(fixed_amplitude=True)
+    assert surfaces.queries.shape == (10_000, 2)
+    corner = np.float32([[[0, 0], [np.sqrt(np.pi), 0], [0, np.sqrt(np.pi)]]])
+    z = surfaces.draw(np.random.default_rng(0), 1)(corner)[0, :, 0]
+    np.testing.assert_allclose(z, [z[0], -z[0], -z[0]], rtol=1e-3)  # half a period of x² + y²
+    monkeypatch.setattr(surface, "_SIDE", 8)
+    surface.main(
+        inner_optimizer="adam",
+        meta_iters=1,
+        learning_rate=0.0,
+        meta_step=0.1,
+        eval_iters=2,
+        eval_samples=2,
+        seed=0,
+        results=str(tmp_path),
+    )
+    assert len(read(tmp_path, "curves.csv")) == 2 * 3
+    assert has_figure(tmp_path, "surface")
+    with pytest.raises(ConfigError, match="--inner_optimizer: must be adam or sgd"):
+        surface.main("lion", 1, 0.0, 0.1, 1, 2, 0, str(tmp_path))
+
+
+# ----------------------------------------------------------------------------------- trainings
+
+
+@pytest.fixture
+def toy_data(monkeypatch):
+    """Small random images in place of a data set, and trainings in this process, in turn."""
+    data = vector_dataset(size=28, classes=12, examples=20)
+    monkeypatch.setattr(run_module, "load_dataset", lambda *a, **k: data)
+    monkeypatch.setattr(run_module, "set_threads", lambda *threads: None)
+
+    def in_turn(jobs, processes, when_done):
+        for job in jobs:
+            job.function(*job.arguments)
+            when_done(job)
+
+    monkeypatch.setattr(trainings, "run_side_by_side", in_turn)
+
+
+def test_gradient_combinations(toy_data, tmp_path, monkeypatch, capsys):
+    shown = ["g1", "(g1+g2)/2", "g3"]
+    flags = {"dataset": "glyphs", "meta_iters": 4, "eval_interval": 2, "eval_samples": 3}
+    flags |= {"results": str(tmp_path / "r"), "work_dir": str(tmp_path / "w"), "data_dir": "none"}
+    flags |= {"combinations": ",".join(shown), "seed": 0, "jobs": 1}
+    gradient_combinations.main(**flags)
+    found = read(tmp_path / "r", "results.json")["combinations"]
+    assert list(found) == shown
+    assert found["(g1+g2)/2"]["step_weights"] == [0.5, 0.5]
+    assert found["g3"]["accuracy"]["test"]["tasks"] == 3
+    assert [r["iteration"] for r in read(tmp_path / "r", "curves.csv")] == ["0", "2"] * 3
+    assert has_figure(tmp_path / "r", "gradient_combinations")
+    assert "g3" in capsys.readouterr().out
+
+    # What is finished is not run again; only the report is written anew.
+    monkeypatch.setattr(trainings, "Job", None)
+    gradient_combinations.main(**flags)
+    with pytest.raises(ConfigError, match=r"--combinations: must be of g1, .* Received: 'g5'"):
+        gradient_combinations.main(**(flags | {"combinations": "g1,g5"}))
+
+
+def test_combinations_are_those_of_figure_3():
+    combinations = gradient_combinations.COMBINATIONS
+    assert len(combinations) == 10
+    for name, weights in combinations.items():
+        terms, _, divisor = name.strip("(").partition(")/")
+        expected = [0.0] * len(weights)
+        for term in terms.split("+"):
+            expected[int(term[1:]) - 1] = 1 / float(divisor or 1)
+        assert list(weights) == pytest.approx(expected), name
+        config = gradient_combinations.config_of(
+            weights, dataset="omniglot", seed=0, meta_iters=40_000, eval_interval=1, eval_samples=9
+        )
+        # Table 5, and mini-batches that do not overlap.
+        assert (config.inner.learning_rate, config.inner.inner_batch) == (0.003, 25)
+        assert (config.meta.meta_step, config.meta.meta_batch) == (0.25, 1)
+        assert config.inner.inner_iters * 25 == config.task.classes * config.task.train_shots
+
+
+def test_trainings_refuse_what_they_cannot_do(tmp_path):
+    with pytest.raises(RunError, match=r"--jobs: must be at least 1. Received: 0"):
+        trainings.train_all({}, tmp_path, data_dir="none", jobs=0)
+    config = paper_config("omniglot", meta_iters=1)
+    with pytest.raises(RunError, match=r"one .*no Omniglot|one .*fetch_data"):
+        trainings.train_all({"one": config}, tmp_path, data_dir=str(tmp_path), jobs=1)
+
+
+def test_overlap(toy_data, tmp_path, capsys):
+    overlap.main(
+        sweep="inner_iters",
+        values=(2.0, 5.0),
+        seeds=(0.0,),
+        dataset="glyphs",
+        meta_iters=2,
+        eval_samples=3,
+        results=str(tmp_path / "r"),
+        work_dir=str(tmp_path / "w"),
+        data_dir="none",
+        jobs=1,
+    )
+    rows = read(tmp_path / "r", "accuracy.csv")
+    assert [(r["variant"], float(r["inner_iters"])) for r in rows] == [
+        (variant, k) for variant in overlap.VARIANTS for k in (2.0, 5.0)
+    ]
+    assert has_figure(tmp_path / "r", "overlap")
+    with pytest.raises(ConfigError, match="--sweep: must be one of inner_iters"):
+        overlap.main("shots", (), (0,), "glyphs", 1, 1, str(tmp_path), "", "", 1)
+
+
+def test_points_of_the_overlap_sweeps_are_table_6():
+    for sweep, (values, held) in overlap.SWEEPS.items():
+        for variant, sets in overlap.VARIANTS.items():
+            for value in values:
+                settings = {"dataset": "omniglot", "meta_iters": 40_000, "eval_samples": 10}
+                config = overlap.config_of(sweep, value, variant, 3, **settings)
+                flat = config.flat()
+                assert {name: flat[name] for name in held} == held
+                assert {name: flat[name] for name in sets} == sets
+                assert flat[sweep] == value and flat["seed"] == 3
+                assert (flat["learning_rate"], flat["eval_batch"], flat["eval_iters"]) == (
+                    *(0.003, 25, 5),
+                )
+
+
+# ----------------------------------------------------------------------------- Sec. 5 of the paper
+
+
+def test_the_expansions_hold_to_second_order():
+    rates = (0.004, 0.002, 0.001)
+    found = theory.measure(k=3, tasks=3, seed=0, rates=rates)
+    for algorithm, lines in found.items():
+        # The residual falls as α²; without AvgGradInner it falls as α only.
+        assert 1.7 < theory.slope(rates, lines["residual"]) < 2.3, algorithm
+        assert 0.7 < theory.slope(rates, lines["zeroth"]) < 1.3, algorithm
+        first, second = lines["fit"][-1]
+        assert first == pytest.approx(theory.coefficients(algorithm, 3)[0], rel=0.02)
+        assert second == pytest.approx(theory.coefficients(algorithm, 3)[1], rel=0.2)
+
+
+def test_the_coefficients_are_the_papers():
+    assert theory.coefficients("maml", 4) == (1, 6)
+    assert theory.coefficients("fomaml", 4) == (1, 3)
+    assert theory.coefficients("reptile", 4) == (4, 6)
+
+
+def test_reptile_ends_between_the_manifolds(tmp_path):
+    manifolds.main(meta_iters=80, inner_iters=40, meta_step=0.3, results=str(tmp_path))
+    scenes = read(tmp_path, "results.json")["scenes"]
+    # Circle of radius 1 and the line 0.4 x + y = 2: half way between them, on the normal.
+    normal = np.array([0.4, 1.0]) / np.hypot(0.4, 1.0)
+    middle = (1 + 2 / np.hypot(0.4, 1.0)) / 2 * normal
+    np.testing.assert_allclose(scenes["apart"]["nearest_point"], middle, atol=1e-3)
+    np.testing.assert_allclose(scenes["apart"]["end"], middle, atol=0.05)
+    assert scenes["crossing"]["mean_squared_distance"] < 1e-3
+    assert len(read(tmp_path, "paths.csv")) == 2 * 81
+    assert has_figure(tmp_path, "manifolds")
