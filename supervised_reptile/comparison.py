@@ -42,8 +42,7 @@ def compare(root: Path) -> list[dict[str, Any]]:
         mean less the published one), ``hours`` (training, mean over the seeds), ``records``.
     """
     groups: dict[tuple, list[tuple[str, dict]]] = {}
-    for path in sorted(root.rglob("results*.json")):
-        record = json.loads(path.read_text())
+    for path, record in _records(root):
         name = path.relative_to(root.parent).as_posix()
         groups.setdefault(_group(record), []).append((name, record))
     ran = sorted((_entry(group) for group in groups.values()), key=_by_length)
@@ -55,6 +54,12 @@ def compare(root: Path) -> list[dict[str, Any]]:
                 head | {"status": "not run"}
             ]
     return entries + [entry for entry in ran if entry not in entries]
+
+
+def _records(root: Path, pattern: str = "**/results*.json") -> list[tuple[Path, dict[str, Any]]]:
+    """The records of runs below a folder; those of experiments hold other things."""
+    read = ((path, json.loads(path.read_text())) for path in sorted(root.glob(pattern)))
+    return [(path, record) for path, record in read if {"config", "iterations"} <= record.keys()]
 
 
 def _by_length(entry: Mapping[str, Any]) -> tuple[int, int]:
@@ -207,10 +212,10 @@ def times_to_accuracy(root: Path) -> list[dict[str, Any]]:
     """
     found = []
     for path in sorted(root.rglob("curve.csv")):
-        records = [json.loads(p.read_text()) for p in path.parent.glob("results*.json")]
+        records = _records(path.parent, "results*.json")
         if not records:
             continue
-        trained = _training(records[0])
+        trained = _training(records[0][1])
         row = row_of(trained)
         if row is None or trained.meta.meta_iters < row.meta_iters:
             continue

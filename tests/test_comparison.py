@@ -123,6 +123,12 @@ def test_the_embedded_characters_are_never_set_beside_omniglots_numbers(root):
     assert (found["row"], found["dataset"], found["published"]) == (None, "glyphs", [])
 
 
+def test_results_of_experiments_are_passed_over(root):
+    (root / "sine").mkdir()
+    (root / "sine" / "results.json").write_text('{"settings": {}, "accuracy": 1}')
+    assert {e["status"] for e in compare(root)} == {"not run"}
+
+
 # ------------------------------------------------------------------------ time to accuracy
 
 
