@@ -249,6 +249,11 @@ def tasks_of_arrays(
         table, (rows,) = _table(inputs, targets)
         return table, TrainingTasks(_dealt(rng, rows, targets, batch, steps, replacement))
     table, (rows, tail_rows) = _table(inputs, targets, tail[0])
+    if tail[0].shape[:2] != tail[1].shape[:2]:
+        raise ValueError(
+            "tail must be inputs and as many targets, each [tasks, examples, ...]. "
+            f"Received: shapes {[a.shape for a in tail]}"
+        )
     last = MiniBatches(tail_rows[:, None], tail[1][:, None])
     return table, TrainingTasks(_dealt(rng, rows, targets, batch, steps - 1, replacement), last)
 

@@ -15,13 +15,7 @@ from supervised_reptile.learners import learner_from_config
 from supervised_reptile.meta_learner import _as_tensors
 from supervised_reptile.models import omniglot_model
 from supervised_reptile.staging import Staging
-from supervised_reptile.tasks import (
-    EvaluationTasks,
-    MiniBatches,
-    evaluation_tasks,
-    random_stream,
-    training_tasks,
-)
+from supervised_reptile.tasks import evaluation_tasks, random_stream, training_tasks
 
 WITH_GPU_KERNELS = set(
     """
@@ -65,21 +59,6 @@ def graphs(request):
             for transductive in (True, False)
         },
     }
-
-
-def test_examples_of_another_type_or_size_are_brought_as_they_are():
-    """One learner is trained on bytes and evaluated on floats: they must not become bytes."""
-    staging, rows = Staging(), np.arange(2, dtype=np.int32)[None]
-    labels = MiniBatches(rows[None], rows[None])
-    tasks = EvaluationTasks(labels, rows, rows)
-    for examples in (
-        np.array([[1], [2]], np.uint8),
-        np.array([[0.25], [0.75]], np.float32),
-        np.array([[0.5, 1.5], [2.5, 3.5]], np.float32),
-        np.array([[0.125, 1.5], [2.5, 3.5]], np.float32),
-    ):
-        brought, _ = staging.bring(examples, tasks)
-        np.testing.assert_array_equal(brought, examples)
 
 
 def test_nothing_is_bound_to_a_device(graphs):

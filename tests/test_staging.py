@@ -7,7 +7,13 @@ from helpers import dense_model, tiny_config, vector_dataset
 
 from supervised_reptile.learners import learner_from_config
 from supervised_reptile.staging import Staging
-from supervised_reptile.tasks import evaluation_tasks, random_stream, training_tasks
+from supervised_reptile.tasks import (
+    EvaluationTasks,
+    MiniBatches,
+    evaluation_tasks,
+    random_stream,
+    training_tasks,
+)
 
 TAILS = [{}, {"algorithm": "fomaml"}, {"algorithm": "fomaml", "foml_tail": 1}]
 
@@ -56,3 +62,18 @@ def test_training_and_evaluation_are_the_same_to_the_bit(values, tmp_path):
         weights = [v.numpy().tobytes() for v in learner.model.trainable_variables]
         outcomes.append((losses, logits.tobytes(), weights))
     assert outcomes[0] == outcomes[1] == outcomes[2]
+
+
+def test_examples_of_another_type_or_size_are_brought_as_they_are():
+    """One learner is trained on bytes and evaluated on floats: they must not become bytes."""
+    staging, rows = Staging(), np.arange(2, dtype=np.int32)[None]
+    labels = MiniBatches(rows[None], rows[None])
+    tasks = EvaluationTasks(labels, rows, rows)
+    for examples in (
+        np.array([[1], [2]], np.uint8),
+        np.array([[0.25], [0.75]], np.float32),
+        np.array([[0.5, 1.5], [2.5, 3.5]], np.float32),
+        np.array([[0.125, 1.5], [2.5, 3.5]], np.float32),
+    ):
+        brought, _ = staging.bring(examples, tasks)
+        np.testing.assert_array_equal(brought, examples)

@@ -438,3 +438,16 @@ def test_the_papers_tasks_have_the_papers_shapes():
     tasks = evaluation_tasks(0, "evaluation", dataset, "test", config, range(2))
     assert tasks.steps.indices.shape == (2, 50, 5)
     assert tasks.support.shape == tasks.queries.shape == (2, 5)
+
+
+def test_the_tail_of_arrays_is_seen_whole_and_last():
+    rng = np.random.default_rng(0)
+    x, y = np.arange(10).reshape(2, 5, 1), np.arange(10).reshape(2, 5)
+    tail = 100 + np.arange(6).reshape(2, 3, 1), 100 + np.arange(6).reshape(2, 3)
+    table, tasks = tasks_of_arrays(rng, x, y, batch=4, steps=3, tail=tail)
+    assert tasks.steps.indices.shape == (2, 2, 4)  # the third step is the tail
+    np.testing.assert_array_equal(table[tasks.steps.indices][..., 0], tasks.steps.labels)
+    np.testing.assert_array_equal(table[tasks.last.indices][:, 0, :, 0], tail[1])
+    np.testing.assert_array_equal(tasks.last.labels[:, 0], tail[1])
+    with pytest.raises(ValueError, match="tail must be inputs and as many targets"):
+        tasks_of_arrays(rng, x, y, batch=4, steps=3, tail=(tail[0], tail[1][:, 1:]))
