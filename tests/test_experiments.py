@@ -229,7 +229,7 @@ def test_surface(tmp_path, monkeypatch):
 @pytest.fixture
 def toy_data(monkeypatch):
     """Small random images in place of a data set, and trainings in this process, in turn."""
-    data = vector_dataset(size=28, classes=12, examples=20)
+    data = vector_dataset(size=28, classes=18, examples=20)
     monkeypatch.setattr(run_module, "load_dataset", lambda *a, **k: data)
     monkeypatch.setattr(run_module, "set_threads", lambda *threads: None)
 
@@ -347,7 +347,7 @@ def test_the_coefficients_are_the_papers():
 
 
 def test_reptile_ends_between_the_manifolds(tmp_path):
-    manifolds.main(meta_iters=80, inner_iters=40, meta_step=0.3, results=str(tmp_path))
+    manifolds.main(meta_iters=200, inner_iters=50, meta_step=0.3, results=str(tmp_path))
     scenes = read(tmp_path, "results.json")["scenes"]
     # Circle of radius 1 and the line 0.4 x + y = 2: half way between them, on the normal.
     normal = np.array([0.4, 1.0]) / np.hypot(0.4, 1.0)
@@ -355,5 +355,5 @@ def test_reptile_ends_between_the_manifolds(tmp_path):
     np.testing.assert_allclose(scenes["apart"]["nearest_point"], middle, atol=1e-3)
     np.testing.assert_allclose(scenes["apart"]["end"], middle, atol=0.05)
     assert scenes["crossing"]["mean_squared_distance"] < 1e-3
-    assert len(read(tmp_path, "paths.csv")) == 2 * 81
+    assert len(read(tmp_path, "paths.csv")) == 2 * 201
     assert has_figure(tmp_path, "manifolds")
