@@ -87,7 +87,12 @@ async function tensorflow({ backend, form }: Contestant, filters: number, steps:
 }
 
 /** Times `rounds` adaptations of `steps` Adam steps on three images and one prediction each. */
-async function measure(contestant: Contestant, filters: number, steps: number, rounds: number) {
+export async function measure(
+  contestant: Contestant,
+  filters: number,
+  steps: number,
+  rounds: number,
+) {
   const result: Measurement = { name: contestant.name, filters };
   try {
     const run =

@@ -70,6 +70,7 @@ ask({ kind: "load", folder: new URL("./model/", document.baseURI).href });
 /** Asks for the probabilities of what is drawn now; at most one question is on its way. */
 function update(): void {
   stale = busy;
+  document.body.dataset.state = "stale"; // what is shown is not what is drawn; see show()
   if (!ready || busy) return;
   const images = examples.map((cell) => cell.image());
   const missing = images.flatMap((image, i) => (image ? [] : [i + 1]));
@@ -87,6 +88,7 @@ function update(): void {
 }
 
 function show(probabilities: Float64Array | null, milliseconds: number | null): void {
+  if (!stale) document.body.dataset.state = "current";
   const best = probabilities ? probabilities.indexOf(Math.max(...probabilities)) : -1;
   bars.forEach((bar, i) => {
     const share = probabilities?.[i] ?? 0;
