@@ -22,100 +22,71 @@ import numpy as np
 
 from supervised_reptile.config import Config
 from supervised_reptile.errors import ConfigError, RunError, UserError
+from supervised_reptile.paper import dataset_facts
 from supervised_reptile.quiet import import_tensorflow
 
 if TYPE_CHECKING:  # TensorFlow is imported once it is needed: --help and mistakes do not wait
-    import tensorflow as tf
+    import keras
 
     from supervised_reptile.learners import MetaLearner
 
 FORMAT = "supervised-reptile-browser-1"
 REFERENCE_TASKS = 3
-_IMAGE_SIZE = 28
-_VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"  # what TensorFlow's checkpoints call a variable's value
 
 
-def export_for_browser(checkpoint: Path, out: Path, *, record: str = "results.json") -> None:
-    """Write ``model.json``, ``model.bin`` and ``reference.json``.
+def export_for_browser(run: Path, out: Path, *, record: str = "results.json") -> None:
+    """Write ``model.json``, ``model.bin`` and ``reference.json``; the module says what they hold.
 
     Args:
-        checkpoint: Directory of a finished run of ``run_omniglot.py`` or ``Trainer``.
+        run: Directory of a finished run of ``run_omniglot.py``, with ``model.keras``.
         out: Directory to write to; made if absent.
-        record: Name of the record in ``checkpoint`` whose accuracy goes with the network; its
+        record: Name of the record in ``run`` whose accuracy goes with the network; its
             ``eval_iters`` is the number of steps to fine-tune.
 
     Raises:
-        RunError: The directory holds no such run, or one that a browser cannot run: not the
-            paper's Omniglot network, or not trained by Adam with β1 = 0.
+        RunError: The directory holds no such run, or one that the browser cannot fine-tune: not
+            the paper's Omniglot network, or not trained by Adam with β1 = 0.
     """
-    config, content = _read_record(checkpoint, record)
-    trained = Config.from_dict(content.get("trained_with", content["config"]))
-    if trained.inner.inner_optimizer != "adam" or trained.inner.beta_1 != 0:
+    from supervised_reptile.learners import learner_from_config
+
+    config, content = _read_record(run, record)
+    inner = config.inner
+    if inner.inner_optimizer != "adam" or inner.beta_1 != 0:
         raise RunError(
             "the browser fine-tunes with Adam, β1 = 0, as the paper does. Received: a run with "
-            f"--inner_optimizer={trained.inner.inner_optimizer} --beta_1={trained.inner.beta_1:g}"
+            f"--inner_optimizer={inner.inner_optimizer} --beta_1={inner.beta_1:g}"
         )
-    learner = restore_learner(checkpoint, config)
-    weights = [v.numpy() for v in learner.model.trainable_variables]
-    iterations, _, _, second_moments = (v.numpy() for v in learner.inner_optimizer.variables)
-    flat = np.concatenate([*(w.ravel() for w in weights), second_moments])
-    inner = config.inner
+    if dataset_facts(config.task.dataset).network != "omniglot":
+        raise RunError(
+            "the browser has the paper's Omniglot network. Received: a run on "
+            f"--dataset={config.task.dataset}"
+        )
+    model = _load_model(run / "model.keras")
+    variables, slots = model.trainable_variables, model.optimizer.variables
+    # Behind step count and learning rate: the momentum and the velocity of each variable.
+    tensors = [v.numpy().ravel() for v in (*variables, *slots[3::2])]
     description = {
         "format": FORMAT,
-        "image_size": _IMAGE_SIZE,
+        "image_size": config.model.image_size,
         "classes": config.task.classes,
-        "tensors": _layout(learner.model.trainable_variables),
+        "tensors": _layout(variables),
         "adam": {
             "learning_rate": inner.learning_rate,
             "beta_2": inner.beta_2,
             "epsilon": inner.epsilon,
-            "iterations": int(iterations),
-            "second_moments_offset": sum(w.size for w in weights),
+            "iterations": int(model.optimizer.iterations.numpy()),
+            "second_moments_offset": sum(t.size for t in tensors) // 2,
         },
         "inner_steps": config.eval.eval_iters,
         "record": content,
     }
+    learner = learner_from_config(config, model)
+    learner.take_optimizer_state(model.optimizer)
     reference = {"tasks": reference_tasks(learner, config)}
     out.mkdir(parents=True, exist_ok=True)
-    (out / "model.bin").write_bytes(flat.astype("<f4").tobytes())
+    (out / "model.bin").write_bytes(np.concatenate(tensors).astype("<f4").tobytes())
     (out / "model.json").write_text(json.dumps(description, indent=1) + "\n")
     (out / "reference.json").write_text(json.dumps(reference) + "\n")
-
-
-def restore_learner(checkpoint: Path, config: Config) -> MetaLearner:
-    """The learner of a finished Omniglot run, with its weights, slots and step count.
-
-    Args:
-        checkpoint: Directory of the run.
-        config: Supplies the classes and the inner optimizer.
-
-    Raises:
-        RunError: There is no readable checkpoint, or it is not of the paper's Omniglot network.
-    """
-    import tensorflow as tf
-
-    from supervised_reptile.learners import learner_from_config
-    from supervised_reptile.models import omniglot_model
-
-    newest = tf.train.latest_checkpoint(str(checkpoint))
-    if newest is None:
-        raise RunError(f"--checkpoint: no checkpoint in {checkpoint}")
-    try:
-        reader = tf.train.load_checkpoint(newest)
-        filters = reader.get_tensor(f"weights/0{_VALUE}").shape[-1]
-        learner = learner_from_config(config, omniglot_model(config.task.classes, filters=filters))
-        for name, variables in (
-            ("weights", learner.model.trainable_variables),
-            ("inner_optimizer", learner.inner_optimizer.variables),
-        ):
-            for i, variable in enumerate(variables):
-                variable.assign(reader.get_tensor(f"{name}/{i}{_VALUE}"))
-    except (tf.errors.OpError, IndexError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise RunError(
-            f"--checkpoint: {newest} is damaged or not of the paper's Omniglot network: {reason}"
-        ) from error
-    return learner
 
 
 def reference_tasks(learner: MetaLearner, config: Config) -> list[dict[str, Any]]:
@@ -126,15 +97,13 @@ def reference_tasks(learner: MetaLearner, config: Config) -> list[dict[str, Any]
 
     Args:
         learner: The trained learner; stays as it is.
-        config: Supplies classes, learning rate and eval_iters.
+        config: Supplies classes and eval_iters.
 
     Returns:
         One dictionary a task: ``examples`` and ``queries``, strings of "0" (ink) and "1" (paper),
         image after image, one image a class; ``logits`` [queries, classes] after
         ``config.eval.eval_iters`` steps on all examples.
     """
-    import tensorflow as tf
-
     from supervised_reptile.datasets import load_dataset
     from supervised_reptile.tasks import evaluation_tasks
 
@@ -142,8 +111,7 @@ def reference_tasks(learner: MetaLearner, config: Config) -> list[dict[str, Any]
     # Every step on one example a class, as there is no more in the browser.
     one_shot = config.replace(dataset="glyphs", shots=1, eval_batch=config.task.classes)
     tasks = evaluation_tasks(0, "evaluation", glyphs, "test", one_shot, range(REFERENCE_TASKS))
-    images: tf.Tensor = tf.convert_to_tensor(glyphs.images)
-    logits = learner.predict_tasks(images, tasks, transductive=False)
+    logits = learner.predict_tasks(glyphs.images, tasks, transductive=False)
 
     def pixels(rows: np.ndarray) -> str:
         return "".join(str(value) for value in glyphs.images[rows].ravel())
@@ -152,6 +120,20 @@ def reference_tasks(learner: MetaLearner, config: Config) -> list[dict[str, Any]
         {"examples": pixels(support), "queries": pixels(queries), "logits": values.tolist()}
         for support, queries, values in zip(tasks.support, tasks.queries, logits, strict=True)
     ]
+
+
+def _load_model(path: Path) -> keras.Model:
+    import keras
+
+    try:
+        model = keras.models.load_model(path)
+    except (OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise RunError(f"--checkpoint: cannot read {path}: {reason}") from error
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is None or not optimizer.built:
+        raise RunError(f"--checkpoint: {path} was saved without its optimizer")
+    return model
 
 
 def _layout(variables: Sequence[Any]) -> list[dict[str, Any]]:
@@ -163,15 +145,13 @@ def _layout(variables: Sequence[Any]) -> list[dict[str, Any]]:
     return layout
 
 
-def _read_record(checkpoint: Path, name: str) -> tuple[Config, Mapping[str, Any]]:
-    path = checkpoint / name
+def _read_record(run: Path, name: str) -> tuple[Config, Mapping[str, Any]]:
+    path = run / name
     try:
         content = json.loads(path.read_text())
         return Config.from_dict(content["config"]), content
     except FileNotFoundError:
-        raise RunError(
-            f"--checkpoint: no {name} in {checkpoint}, so there is no finished run"
-        ) from None
+        raise RunError(f"--checkpoint: no {name} in {run}, so there is no finished run") from None
     except (KeyError, json.JSONDecodeError, ConfigError) as error:
         raise RunError(f"--record: {path} is not the record of a run: {error}") from error
 

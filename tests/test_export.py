@@ -18,6 +18,7 @@ from supervised_reptile.evaluation import Accuracy
 from supervised_reptile.learners import learner_from_config
 from supervised_reptile.models import omniglot_model
 from supervised_reptile.results import write_record
+from supervised_reptile.run import train
 from supervised_reptile.training import Trainer
 
 COMMITTED = Path(__file__).resolve().parents[1] / "web" / "public" / "model"
@@ -26,12 +27,12 @@ FILTERS = 4
 
 def trained_run(directory, **values):
     """Two meta-iterations of a small network of the paper's shape; returns learner and config."""
-    config = tiny_config(shots=1, eval_batch=3, eval_iters=5, meta_iters=2, **values)
+    config = tiny_config(
+        shots=1, eval_batch=3, eval_iters=5, meta_iters=2, filters=FILTERS, **values
+    )
     learner = learner_from_config(config, omniglot_model(3, filters=FILTERS, seed=1))
     options = RunOptions(checkpoint=str(directory), progress=False)
-    trainer = Trainer(learner, vector_dataset(size=28), config, options)
-    trainer.prepare()
-    trainer.train()
+    train(Trainer(learner, vector_dataset(size=28), config, options))
     accuracies = {"train": Accuracy(0.5, 0.1, 6), "test": Accuracy(0.4, 0.1, 6)}
     times = {"training_seconds": 1.0, "evaluation_seconds": 1.0}
     write_record(directory / "results.json", config, accuracies, iterations=2, **times)
@@ -155,19 +156,21 @@ def test_what_cannot_be_exported_is_told(tmp_path, run):
     assert message(tmp_path).startswith(f"--record: {tmp_path / 'results.json'} is not the record")
     record = (run[0] / "results.json").read_text()
     (tmp_path / "results.json").write_text(record)
-    assert message(tmp_path) == f"--checkpoint: no checkpoint in {tmp_path}"
+    assert message(tmp_path).startswith(f"--checkpoint: cannot read {tmp_path / 'model.keras'}: ")
     assert message(tmp_path, record="other.json").startswith("--checkpoint: no other.json")
     (tmp_path / "results.json").write_text(record.replace('"adam"', '"sgd"'))
     assert "Adam, β1 = 0" in message(tmp_path)
+    (tmp_path / "results.json").write_text(record.replace('"glyphs"', '"miniimagenet"'))
+    assert "the paper's Omniglot network" in message(tmp_path)
 
 
-def test_a_checkpoint_of_another_network_or_cut_short_is_refused(tmp_path, run):
-    for path in run[0].iterdir():
-        if path.is_file():
-            (tmp_path / path.name).write_bytes(path.read_bytes())
-    (data,) = tmp_path.glob("ckpt-*.data-*")
-    data.write_bytes(data.read_bytes()[:1000])
-    assert "is damaged or not of the paper's Omniglot network" in message(tmp_path)
+def test_a_file_cut_short_or_without_its_optimizer_is_refused(tmp_path, run):
+    (tmp_path / "results.json").write_bytes((run[0] / "results.json").read_bytes())
+    path = tmp_path / "model.keras"
+    path.write_bytes((run[0] / "model.keras").read_bytes()[:1000])
+    assert message(tmp_path).startswith(f"--checkpoint: cannot read {path}: ")
+    omniglot_model(3, filters=FILTERS).save(path)  # not compiled
+    assert message(tmp_path) == f"--checkpoint: {path} was saved without its optimizer"
 
 
 def test_the_command_line(run, tmp_path):

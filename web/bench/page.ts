@@ -17,15 +17,6 @@ export interface Contestant {
   form: oracle.ConvolutionForm;
 }
 
-export interface Measurement {
-  name: string;
-  filters: number;
-  /** Milliseconds of the first adaptation, compiling included; then the median of the others. */
-  first?: number;
-  median?: number;
-  error?: string;
-}
-
 /** A model of random weights: how long it takes does not depend on what it has learned. */
 function randomModel(filters: number): TrainedModel {
   const layout = oracle.omniglotLayout(filters, CLASSES);
@@ -86,34 +77,24 @@ async function tensorflow({ backend, form }: Contestant, filters: number, steps:
   };
 }
 
-/** Times `rounds` adaptations of `steps` Adam steps on three images and one prediction each. */
+/** Milliseconds of each of `rounds` adaptations of `steps` Adam steps on three images. */
 export async function measure(
   contestant: Contestant,
   filters: number,
   steps: number,
   rounds: number,
-) {
-  const result: Measurement = { name: contestant.name, filters };
-  try {
-    const run =
-      contestant.backend === "arrays"
-        ? arrays(filters, steps)
-        : await tensorflow(contestant, filters, steps);
-    const times: number[] = [];
-    for (let round = 0; round <= rounds; round++) {
-      const started = performance.now();
-      await run();
-      times.push(performance.now() - started);
-      if (round === 1 && (times[1] as number) > 5000) break;
-    }
-    const [first, ...rest] = times as [number, ...number[]];
-    rest.sort((a, b) => a - b);
-    result.first = Math.round(first * 10) / 10;
-    result.median = Math.round((rest[rest.length >> 1] as number) * 10) / 10;
-  } catch (error) {
-    result.error = String(error).split("\n")[0] as string;
+): Promise<number[]> {
+  const run =
+    contestant.backend === "arrays"
+      ? arrays(filters, steps)
+      : await tensorflow(contestant, filters, steps);
+  const times: number[] = [];
+  for (let round = 0; round < rounds; round++) {
+    const started = performance.now();
+    await run();
+    times.push(performance.now() - started);
   }
-  return result;
+  return times;
 }
 
 setWasmPaths("./wasm/");

@@ -26,7 +26,11 @@ export interface ModelDescription {
 export interface RunRecord {
   accuracy: Record<string, { mean: number; interval95: number | null; tasks: number }>;
   iterations: number;
-  config: { seed: number; task: { dataset: string; classes: number; shots: number } };
+  config: {
+    seed: number;
+    task: { dataset: string; classes: number; shots: number; train_shots: number };
+    model: { filters: number };
+  };
 }
 
 /** `reference.json`: pixels as strings of "0" and "1", image after image. */
