@@ -1,4 +1,4 @@
-import { defineConfig } from "vite";
+import { defineConfig } from "vitest/config";
 
 export default defineConfig({
   base: "./", // so that the pages work below any path
@@ -7,4 +7,5 @@ export default defineConfig({
     rolldownOptions: { input: ["index.html", "figure.html"] },
   },
   worker: { format: "es" },
+  test: { testTimeout: 60_000, hookTimeout: 60_000 }, // for machines with much else to do
 });

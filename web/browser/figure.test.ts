@@ -14,7 +14,7 @@ const problems: string[] = [];
 beforeAll(async () => {
   server = await serve();
   browser = await launch("--disable-gpu");
-}, 60_000);
+});
 afterAll(async () => {
   await browser?.close();
   server?.close();
