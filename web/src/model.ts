@@ -33,9 +33,17 @@ export interface RunRecord {
   };
 }
 
-/** `reference.json`: pixels as strings of "0" and "1", image after image. */
+/**
+ * `reference.json`: pixels as strings of "0" and "1", image after image, and what Python computes
+ * for the queries, in double precision and in float32.
+ */
 export interface Reference {
-  tasks: { examples: string; queries: string; logits: number[][] }[];
+  tasks: {
+    examples: string;
+    queries: string;
+    logits: number[][];
+    float32_logits: number[][];
+  }[];
 }
 
 /**

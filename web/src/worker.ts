@@ -1,7 +1,7 @@
 /** Fine-tunes and classifies off the page's own thread, so that drawing never waits for it. */
 
 import { type Adapted, adapt, classify, type TrainedModel } from "./adaptation";
-import { largestDifference } from "./check";
+import { differences } from "./check";
 import { type ModelDescription, type Reference, readModel } from "./model";
 
 /** What the page asks for. */
@@ -50,7 +50,7 @@ async function answer(request: Request): Promise<Answer> {
   if (!model) throw new Error("the model is not loaded yet");
   if (request.kind === "check") {
     const reference = (await (await fetchFrom("reference.json")).json()) as Reference;
-    return { kind: "checked", difference: largestDifference(model, reference) };
+    return { kind: "checked", difference: Math.max(...differences(model, reference, "double")) };
   }
   const { examples, query } = request;
   if (!adapted || adapted.examples.some((pixel, i) => pixel !== examples[i])) {

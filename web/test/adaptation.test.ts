@@ -2,7 +2,7 @@
 
 import { expect, test } from "vitest";
 import { adamStep, adapt, classify } from "../src/adaptation";
-import { largestDifference } from "../src/check";
+import { differences } from "../src/check";
 import { readModel, readPixels } from "../src/model";
 import { description, file, model, reference } from "./support/exported";
 
@@ -18,17 +18,23 @@ test("Adam's step is Keras', with the moments it starts from", () => {
   expect(weights[1]).toBe(1);
 });
 
-test("fine-tuned logits equal those of the Python package", () => {
-  expect(reference.tasks.length).toBeGreaterThanOrEqual(3);
-  expect(largestDifference(model, reference)).toBeLessThan(1e-3);
+const largest = (of: typeof model) => Math.max(...differences(of, reference, "double"));
+
+test("fine-tuned logits equal those of Keras in double precision", () => {
+  expect(reference.tasks).toHaveLength(6);
+  expect(largest(model)).toBeLessThan(1e-6);
+});
+
+test("and those of the package's learner, but where float32 rounds across a ReLU's corner", () => {
+  const near = differences(model, reference, "float32").filter((difference) => difference < 1e-3);
+  expect(near.length).toBeGreaterThanOrEqual(4);
 });
 
 test("the comparison notices an optimizer that starts from zero", () => {
   const secondMoments = new Float64Array(model.network.size);
   const fresh = { ...model, adam: { ...model.adam, secondMoments, step: 0 } };
-  expect(largestDifference(fresh, reference)).toBeGreaterThan(1e-1);
-  const oneStepLess = { ...model, innerSteps: model.innerSteps - 1 };
-  expect(largestDifference(oneStepLess, reference)).toBeGreaterThan(1e-2);
+  expect(largest(fresh)).toBeGreaterThan(1e-1);
+  expect(largest({ ...model, innerSteps: model.innerSteps - 1 })).toBeGreaterThan(1e-2);
 });
 
 test("fine-tuning lowers the loss and leaves the model as it was", () => {
