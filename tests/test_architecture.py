@@ -52,6 +52,8 @@ LAYERS = [
     "figures",
     "example_task",
     "reproduction",
+    "export",
+    "demo",
 ]
 MAY_IMPORT = {
     "flags": {"errors", "places", "paper", "config"},
