@@ -7,5 +7,5 @@ export default defineConfig({
     rolldownOptions: { input: ["index.html", "figure.html"] },
   },
   worker: { format: "es" },
-  test: { testTimeout: 60_000, hookTimeout: 60_000 }, // for machines with much else to do
+  test: { testTimeout: 240_000, hookTimeout: 240_000 }, // for machines with much else to do
 });

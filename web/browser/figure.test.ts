@@ -111,7 +111,7 @@ test("playing takes Reptile to the star, and joint training elsewhere", async ()
   await page.waitForFunction(
     () => Number(document.querySelectorAll(".panel dd")[2]?.textContent) < 0.3,
     null,
-    { timeout: 30_000 },
+    { timeout: 120_000 },
   );
   await page.getByRole("button", { name: "Pause" }).click();
   const [reptile, joint] = [await facts(page, 0), await facts(page, 3)];
