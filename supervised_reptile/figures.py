@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -98,5 +99,6 @@ def task_figure(
     grid[0][0].set_title("labelled", fontsize="small")
     grid[0][columns].set_title("to be told", fontsize="small")
     grid[0][columns + 1].set_title("probability in %", fontsize="small")
-    figure.suptitle(title)
+    # About 11 letters an inch: the heading of a narrow figure takes several lines.
+    figure.suptitle(textwrap.fill(title, int(11 * figure.get_figwidth())), fontsize="medium")
     figure.savefig(path, dpi=120)

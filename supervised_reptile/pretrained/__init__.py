@@ -20,6 +20,7 @@ import keras
 
 from supervised_reptile.config import Config
 from supervised_reptile.curve import write_whole
+from supervised_reptile.paper import dataset_facts
 
 FOLDER = Path(__file__).parent
 
@@ -131,19 +132,29 @@ def model_card(facts: Mapping[str, Any]) -> str:
     """
     config = Config.from_dict(facts["training"])
     task, inner, meta = config.task, config.inner, config.meta
+    dataset = task.dataset.removeprefix("folder:")
+    known = facts["evaluations"][0]["accuracy"]
+    splits = [split for split in ("test", "validation", "train") if split in known]
+    full = (
+        dataset_facts(task.dataset)
+        .column(task.classes, task.shots)
+        .paper_values(inner.inner_optimizer)["meta_iters"]
+    )
+    size = config.model.image_size
+    shortened = f" (shortened from {full:,})" if facts["iterations"] < full else ""
     lines = [
         f"# {facts['name']}",
         "",
         f"{task.classes}-way classifier of few examples, meta-trained with {meta.algorithm} on "
-        f"{task.dataset}.",
+        f"{dataset}.",
         "",
-        f"- **Data**: {task.dataset}; split into training and test classes by seed {config.seed}.",
-        f"- **Training**: {facts['iterations']:,} meta-iterations of {meta.meta_batch} tasks with "
-        f"{task.train_shots} examples a class; {inner.inner_iters} steps of {inner.inner_optimizer}"
-        f", learning rate {inner.learning_rate:g}, mini-batches of {inner.inner_batch}; outer step "
+        f"- **Data**: {dataset}; the seed of the run, and of a split by chance, is {config.seed}.",
+        f"- **Training**: {facts['iterations']:,} meta-iterations{shortened} of "
+        f"{meta.meta_batch} tasks with {task.train_shots} examples a class; "
+        f"{inner.inner_iters} steps of {inner.inner_optimizer}, learning rate {inner.learning_rate:g}, mini-batches of {inner.inner_batch}; outer step "
         f"{meta.meta_step:g} → {meta.meta_step_final:g}. Commit {facts['commit']}.",
-        f"- **Input**: float32 images as `--dataset {task.dataset}` gives them (Omniglot: 28×28×1, "
-        "0 is ink and 1 is paper). **Output**: logits.",
+        f"- **Input**: float32 images in [0, 1], {size}×{size}, as `--dataset {task.dataset}` "
+        "gives them (Omniglot: 0 is ink, 1 is paper). **Output**: logits.",
         "- **Normalisation** is by the statistics of the batch at hand, always: what a batch holds "
         "together is part of the question.",
         "- **Optimizer**: in the file, with second moments and step count; the loss is a sum over "
@@ -152,8 +163,8 @@ def model_card(facts: Mapping[str, Any]) -> str:
         "Accuracy in percent ± 95 % interval over tasks, after "
         f"{config.eval.eval_iters} steps of fine-tuning:",
         "",
-        "| task | test classes | training classes | tasks |",
-        "|---|---|---|---|",
+        f"| task | {' | '.join(f'{split} classes' for split in splits)} | tasks |",
+        f"|---|{'---|' * len(splits)}---|",
     ]
     for evaluation in facts["evaluations"]:
         setting = ", transductive" if evaluation["transductive"] else ""
@@ -162,7 +173,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
             f"{evaluation['shots']}-shot {task.classes}-way{setting}",
             *(
                 f"{100 * accuracy[split]['mean']:.2f} ± {100 * accuracy[split]['interval95']:.2f}"
-                for split in ("test", "train")
+                for split in splits
             ),
             f"{accuracy['test']['tasks']:,}",
         ]
