@@ -151,7 +151,8 @@ def model_card(facts: Mapping[str, Any]) -> str:
         f"- **Data**: {dataset}; the seed of the run, and of a split by chance, is {config.seed}.",
         f"- **Training**: {facts['iterations']:,} meta-iterations{shortened} of "
         f"{meta.meta_batch} tasks with {task.train_shots} examples a class; "
-        f"{inner.inner_iters} steps of {inner.inner_optimizer}, learning rate {inner.learning_rate:g}, mini-batches of {inner.inner_batch}; outer step "
+        f"{inner.inner_iters} steps of {inner.inner_optimizer}, learning rate "
+        f"{inner.learning_rate:g}, mini-batches of {inner.inner_batch}; outer step "
         f"{meta.meta_step:g} → {meta.meta_step_final:g}. Commit {facts['commit']}.",
         f"- **Input**: float32 images in [0, 1], {size}×{size}, as `--dataset {task.dataset}` "
         "gives them (Omniglot: 0 is ink, 1 is paper). **Output**: logits.",
