@@ -512,7 +512,15 @@ def test_a_signal_stops_between_two_iterations_even_after_the_last(tmp_path, ite
     assert again.iteration == iteration + 1
 
 
-def test_a_second_signal_acts_as_usual(tmp_path):
+@pytest.fixture
+def usual_interrupts():
+    """Ctrl-C acts as in a terminal; a shell's background job, as CI's may be, ignores it."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
+def test_a_second_signal_acts_as_usual(tmp_path, usual_interrupts):
     config = tiny_config(meta_iters=6)
     trainer = new_trainer(tmp_path, config)
     trainer.prepare()
