@@ -90,6 +90,7 @@ def test_in_a_fresh_environment_with_tensorflow_alone(exported, tmp_path):
     python = str(tmp_path / "venv" / "bin" / "python")
     subprocess.run([python, "-m", "pip", "install", "--quiet", TENSORFLOW], check=True)
     code = "from importlib import metadata; print(*(d.name for d in metadata.distributions()))"
-    listed = subprocess.run([python, "-c", code], capture_output=True, text=True).stdout
+    isolated = [python, "-I", "-c", code]  # without the checkout, if that is where we are
+    listed = subprocess.run(isolated, capture_output=True, text=True).stdout
     assert "keras" in listed and "reptile" not in listed
     run_elsewhere(python, exported)
