@@ -8,12 +8,15 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 from tqdm import tqdm
 
+from experiments import common
 from supervised_reptile.learners import FOMAML, MAML, MetaLearner, Reptile
 from supervised_reptile.tasks import evaluation_tasks_of_arrays, tasks_of_arrays
 
@@ -227,6 +230,32 @@ def rows_of_curves(curves: dict[str, np.ndarray]) -> Iterator[tuple[str, int, fl
     for name, losses in curves.items():
         for step, (mean, half) in enumerate(zip(*mean_and_interval(losses), strict=True)):
             yield name, step, float(mean), float(half)
+
+
+def write_losses(
+    folder: Path, tests: Mapping[str, TestTasks], what: str, steps: int, settings: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """Write ``curves.csv`` and ``results.json`` of named tests, and print where they ended.
+
+    Args:
+        folder: Where to write.
+        tests: What was tested, by name.
+        what: Heading of the names.
+        steps: Inner steps of a test task.
+        settings: What the experiment was run with.
+
+    Returns:
+        Losses float [tasks, steps + 1] by name.
+    """
+    losses = {name: each.losses() for name, each in tests.items()}
+    rows = list(rows_of_curves(losses))
+    common.write_csv(folder / "curves.csv", (what, "step", "loss", "interval95"), rows)
+    ends = {name: {"loss": m, "interval95": h} for name, k, m, h in rows if k == steps}
+    common.write_json(folder / "results.json", {"settings": settings, "after": ends})
+    width = max(map(len, ends))
+    for name, each in ends.items():
+        print(f"{name:<{width}} after {steps} steps {each['loss']:.4f} ± {each['interval95']:.4f}")
+    return losses
 
 
 def plot_curves(axes, curves: dict[str, np.ndarray]) -> None:

@@ -90,13 +90,7 @@ def main(
             tests[f"{kind}, {state}"] = functions.test(
                 learner, family, eval_samples, batch=10, steps=eval_iters, seed=seed
             )
-    losses = {name: each.losses() for name, each in tests.items()}
-    rows = list(functions.rows_of_curves(losses))
-    common.write_csv(folder / "curves.csv", ("function", "step", "loss", "interval95"), rows)
-    ends = {name: {"loss": m, "interval95": h} for name, k, m, h in rows if k == eval_iters}
-    common.write_json(folder / "results.json", {"settings": settings, "after": ends})
-    for name, each in ends.items():
-        print(f"{name:<20} after {eval_iters} steps {each['loss']:.4f} ± {each['interval95']:.4f}")
+    losses = functions.write_losses(folder, tests, "function", eval_iters, settings)
     figure = common.new_figure(12, 3.6)
     *examples, against_steps = figure.subplots(1, 3)
     for axes, kind in zip(examples, kinds, strict=True):

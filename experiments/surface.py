@@ -79,13 +79,7 @@ def main(
         tests[state] = functions.test(
             learner, surfaces, eval_samples, batch=20, steps=eval_iters, seed=seed
         )
-    losses = {name: each.losses() for name, each in tests.items()}
-    rows = list(functions.rows_of_curves(losses))
-    common.write_csv(folder / "curves.csv", ("start", "step", "loss", "interval95"), rows)
-    ends = {name: {"loss": m, "interval95": h} for name, k, m, h in rows if k == eval_iters}
-    common.write_json(folder / "results.json", {"settings": settings, "after": ends})
-    for name, each in ends.items():
-        print(f"{name:<10} after {eval_iters} steps {each['loss']:.4f} ± {each['interval95']:.4f}")
+    losses = functions.write_losses(folder, tests, "start", eval_iters, settings)
     figure = common.new_figure(13, 3.5)
     *panels, against_steps = figure.subplots(1, 4)
     task = tests["Reptile"]

@@ -10,6 +10,7 @@ import numpy as np
 
 from supervised_reptile.learners import Reptile, paper_adam
 from supervised_reptile.paper import dataset_facts
+from supervised_reptile.task_sources import fits_shape
 from supervised_reptile.tasks import EvaluationTasks, MiniBatches, TrainingTasks, mini_batches
 
 # One for each model that was adapted: making one and tracing its functions takes a second or two.
@@ -236,12 +237,7 @@ def _checked_images(
     model: keras.Model, images: np.ndarray, value_range: tuple | None
 ) -> np.ndarray:
     images, expected = np.asarray(images), tuple(model.input_shape[1:])
-    if images.ndim != len(expected) + 1 or not len(images):
-        fits = False
-    else:
-        pairs = zip(images.shape[1:], expected, strict=True)
-        fits = all(size in (want, None) or want is None for size, want in pairs)
-    if not fits:
+    if not images.ndim or not len(images) or not fits_shape(images.shape[1:], expected):
         wanted = ", ".join(map(str, ("images", *expected)))
         raise ValueError(f"images must be of shape [{wanted}]. Received: {list(images.shape)}")
     if not np.issubdtype(images.dtype, np.floating):

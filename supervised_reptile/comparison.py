@@ -14,6 +14,7 @@ from typing import Any
 from supervised_reptile.config import Config
 from supervised_reptile.curve import first_reached, read_curve, write_whole
 from supervised_reptile.paper import dataset_facts
+from supervised_reptile.places import FOLDER
 from supervised_reptile.published import EVALUATION_ONLY, ROWS, Row, row_of
 
 CURVE_WINDOW = 100
@@ -167,7 +168,7 @@ def _cells(entry: Mapping[str, Any]) -> list[str]:
         for p in entry["published"]
     ]
     first = [
-        f"{entry['dataset'].removeprefix('folder:')}, {entry['title']}",
+        f"{entry['dataset'].removeprefix(FOLDER)}, {entry['title']}",
         f"{entry['shots']}-shot {entry['classes']}-way"
         + (", transductive" if entry["transductive"] else ""),
         ", ".join(published),

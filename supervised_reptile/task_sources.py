@@ -119,7 +119,7 @@ class TaskStream:
                 rule = "have as many targets as inputs, at least one"
                 raise self._wrong(rule, f"shapes {inputs.shape} and {targets.shape}")
             wanted = self._input_shape
-            if wanted is not None and not _fits(inputs.shape[1:], wanted):
+            if wanted is not None and not fits_shape(inputs.shape[1:], wanted):
                 shape = ", ".join(map(str, ("examples", *wanted)))
                 raise self._wrong(f"have inputs [{shape}]", f"shape {inputs.shape}")
             if self._classes is not None:
@@ -156,7 +156,8 @@ def stacked(tasks: Sequence[Task]) -> Task:
     return Task(*(None if part[0] is None else np.stack(part) for part in parts))
 
 
-def _fits(shape: Sequence[int], wanted: Sequence[int | None]) -> bool:
+def fits_shape(shape: Sequence[int], wanted: Sequence[int | None]) -> bool:
+    """Whether a shape is the wanted one, in which ``None`` stands for any size."""
     return len(shape) == len(wanted) and all(
         want in (None, size) for size, want in zip(shape, wanted, strict=True)
     )

@@ -21,6 +21,7 @@ import keras
 from supervised_reptile.config import Config
 from supervised_reptile.curve import write_whole
 from supervised_reptile.paper import dataset_facts
+from supervised_reptile.places import FOLDER as IMAGE_FOLDER
 
 FOLDER = Path(__file__).parent
 
@@ -132,7 +133,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
     """
     config = Config.from_dict(facts["training"])
     task, inner, meta = config.task, config.inner, config.meta
-    dataset = task.dataset.removeprefix("folder:")
+    dataset = task.dataset.removeprefix(IMAGE_FOLDER)
     known = facts["evaluations"][0]["accuracy"]
     splits = [split for split in ("test", "validation", "train") if split in known]
     full = (
