@@ -59,6 +59,14 @@ _HELP: dict[str, dict[str, str]] = {
         "resize": (
             f"How images are brought to that size, a filter of Pillow: {', '.join(RESIZE_FILTERS)}."
         ),
+        "pretrain": (
+            "Train an ordinary classifier of all training classes first, until its validation loss"
+            " is flat, and start from its weights but for the last layer."
+        ),
+        "freeze": (
+            "How many of the four blocks, the first ones, stay as they started (training and"
+            " evaluation), from 0 to 4."
+        ),
     },
     "Inner loop": {
         "inner_optimizer": f"Optimizer on a task: {', '.join(INNER_OPTIMIZERS)}.",
@@ -120,6 +128,10 @@ _HELP: dict[str, dict[str, str]] = {
         "seed": "Seed of split, tasks, mini-batches and weights, from 0 to 2**32 - 1.",
         "checkpoint": "Directory of checkpoints, learning curves and results.",
         "pretrained": "Evaluate the checkpoint; do not train.",
+        "pretraining_dir": (
+            "Directory of the classifier that --pretrain makes or, if it is there, takes; several"
+            " runs may share it. When not given: pretraining in --checkpoint."
+        ),
         "resume": "Go on from a checkpoint of the same configuration; --no-resume starts anew.",
         "data_dir": "Directory of the data sets (or set SUPERVISED_REPTILE_DATA).",
         "checkpoint_interval": "Outer updates between checkpoints, at least 1.",

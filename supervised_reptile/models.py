@@ -106,18 +106,26 @@ def miniimagenet_model(
     return _classifier(inputs, x, num_classes, seeds[-1], name="miniimagenet")
 
 
-def model_from_config(config: Config) -> keras.Model:
+def model_from_config(config: Config, num_classes: int | None = None) -> keras.Model:
     """The network that a configuration describes, with weights drawn by its seed.
 
     Args:
         config: Supplies dataset (which says which of the paper's two networks), classes, filters,
-            image_size and seed.
+            image_size, freeze and seed.
+        num_classes: Number of classes where it is not that of the configuration's tasks.
     """
     build = {"omniglot": omniglot_model, "miniimagenet": miniimagenet_model}
-    task, model = config.task, config.model
-    return build[dataset_facts(task.dataset).network](
-        task.classes, filters=model.filters, image_size=model.image_size, seed=config.seed
+    task, network = config.task, config.model
+    model = build[dataset_facts(task.dataset).network](
+        num_classes or task.classes,
+        filters=network.filters,
+        image_size=network.image_size,
+        seed=config.seed,
     )
+    for block in range(1, network.freeze + 1):
+        for layer in (f"conv{block}", f"norm{block}"):
+            model.get_layer(layer).trainable = False
+    return model
 
 
 def _convolution(filters: int, *, strides: int, seed: int | None, name: str) -> keras.Layer:

@@ -17,6 +17,8 @@ class RunOptions(Checked):
     Args:
         checkpoint: str, directory of checkpoints, learning curves and the run's record.
         pretrained: bool, whether to evaluate the checkpoint without training.
+        pretraining_dir: str, directory of the classifier that a run with `pretrain` starts from,
+            which several runs may share; empty: the directory "pretraining" in `checkpoint`.
         resume: bool, whether to go on from a checkpoint of the same configuration, if there is
             one, rather than start anew.
         data_dir: str, directory of the data sets, or for "folder:NAME" that folder itself; the
@@ -35,6 +37,7 @@ class RunOptions(Checked):
 
     checkpoint: str = "model_checkpoint"
     pretrained: bool = False
+    pretraining_dir: str = ""
     resume: bool = True
     data_dir: str = field(default_factory=default_data_dir)
     checkpoint_interval: int = 100

@@ -25,6 +25,8 @@ ORIGINAL_DEFAULTS: dict[str, Any] = {
     "foml_tail": None,
     "step_weights": None,
     "reset_optimizer": False,
+    "pretrain": False,
+    "freeze": 0,
     "outer_optimizer": "interpolation",
     "resize": "nearest",
     "eval_samples": 10_000,
@@ -149,6 +151,8 @@ class DatasetFacts:
             core. Small networks lose more by handing parts of an operation from thread to thread
             than they gain.
         fixed: names of what cannot be chosen for it, as its images are of one size.
+        pretraining_decay: factor on every weight before each step of a pre-training, as the review
+            (Sec. 6.5) has it.
     """
 
     columns: tuple[Column, ...]
@@ -157,6 +161,7 @@ class DatasetFacts:
     splits: Mapping[str, int] = field(default_factory=dict)
     threads: tuple[int, int] = (0, 1)
     fixed: tuple[str, ...] = ()
+    pretraining_decay: float = 0.99
 
     @property
     def network(self) -> str:
@@ -176,6 +181,7 @@ _CHARACTERS = DatasetFacts(
     {"train": 4800, "test": 423},
     threads=(1, 0),
     fixed=("image_size", "resize"),
+    pretraining_decay=0.999,
 )
 DATASETS: dict[str, DatasetFacts] = {
     "omniglot": _CHARACTERS,

@@ -36,7 +36,7 @@ def reproduce(
     """
     directory = Path(options.checkpoint)
     trainer = open_run(training, options)
-    train(trainer)
+    train(trainer, options)
     for shots in dict.fromkeys(shots for shots, _ in row.tasks()):
         settings = [transductive for k, transductive in row.tasks() if k == shots]
         configs = [row.evaluation(training, shots, t, eval_samples) for t in settings]

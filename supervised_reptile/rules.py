@@ -48,6 +48,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("eval_interval", "checkpoint_interval", "eval_tasks_per_batch"), _at_least(1)),
     **dict.fromkeys(("eval_iters", "intra_op_threads", "inter_op_threads"), _at_least(0)),
     "filters": _at_least(1),
+    "freeze": (lambda value: 0 <= value <= 4, "must be from 0 to 4, the blocks of the network"),
     "image_size": _at_least(1, " pixel"),
     "resize": one_of(RESIZE_FILTERS),
     **dict.fromkeys(("learning_rate", "epsilon"), _POSITIVE),

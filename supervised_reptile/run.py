@@ -19,6 +19,7 @@ from supervised_reptile.learners import learner_from_config
 from supervised_reptile.models import model_from_config
 from supervised_reptile.paper import DatasetFacts, dataset_facts
 from supervised_reptile.pretrained import load_pretrained, model_facts, pretrained_names
+from supervised_reptile.pretraining import start_from_classifier
 from supervised_reptile.results import write_record
 from supervised_reptile.training import Trainer
 
@@ -53,7 +54,7 @@ def run(config: Config, options: RunOptions) -> dict[str, Accuracy]:
         trained_with = _restore(trainer)
         path = trainer.directory / evaluation_record(config)
     else:
-        train(trainer)
+        train(trainer, options)
     (accuracies,) = evaluate_and_record(trainer, [(config, path)], options, trained_with)
     return accuracies
 
@@ -105,14 +106,30 @@ def open_run(config: Config, options: RunOptions) -> Trainer:
     return Trainer(learner, dataset, config, options)
 
 
-def train(trainer: Trainer) -> None:
+def train(trainer: Trainer, options: RunOptions) -> None:
     """Train to the end, or go on to it, and save the network with its optimizer's state.
 
+    With ``pretrain`` a run that starts does so from a classifier, which is trained first unless
+    its directory holds it.
+
+    Args:
+        trainer: As :func:`open_run` makes it.
+        options: Supplies ``pretraining_dir`` and ``progress``.
+
     Raises:
-        RunError: See ``training.Trainer``.
+        RunError: See ``training.Trainer`` and ``pretraining``.
         RunInterrupted: A signal stopped the training; it is saved.
     """
     trainer.prepare()
+    if trainer.config.model.pretrain and not trainer.has_checkpoint:
+        start_from_classifier(
+            trainer.learner.model,
+            trainer.dataset,
+            trainer.config,
+            Path(options.pretraining_dir or trainer.directory / "pretraining"),
+            progress=options.progress,
+        )
+        trainer.save()
     trainer.train()
     trainer.learner.compiled_model().save(trainer.directory / "model.keras")
 

@@ -35,7 +35,7 @@ class TaskConfig(Checked):
 
 @dataclass(frozen=True)
 class ModelConfig(Checked):
-    """The network and what it is shown (paper, Sec. 6.1; Finn et al., 2017).
+    """The network, what it is shown (paper, Sec. 6.1; Finn et al., 2017) and where it starts.
 
     Which network it is follows from the data set.
 
@@ -45,6 +45,11 @@ class ModelConfig(Checked):
         image_size: int, height and width of the images in pixels, at least 1. Paper: 28 and 84.
         resize: str, one of `RESIZE_FILTERS`: how images are brought to that size. The authors'
             program used its Pillow version's default, "nearest"; Pillow's is now "bicubic".
+        pretrain: bool, whether meta-training starts from the weights of an ordinary classifier of
+            all training classes, but for the last layer (the review's Sec. 6.5), rather than from
+            random ones.
+        freeze: int, how many of the four blocks, the first ones, stay as they started, in training
+            and in evaluation, from 0 to 4.
 
     Raises:
         ConfigError: If a value is out of range.
@@ -53,6 +58,8 @@ class ModelConfig(Checked):
     filters: int
     image_size: int
     resize: str
+    pretrain: bool = False
+    freeze: int = 0
 
 
 @dataclass(frozen=True)

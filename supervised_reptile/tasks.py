@@ -15,7 +15,7 @@ from supervised_reptile.datasets.few_shot import FewShotDataset
 
 # Independent streams of random numbers of one seed. The numbers are part of what makes a run
 # repeatable: do not renumber.
-_STREAMS = {"training": 0, "curve": 1, "evaluation": 2}
+_STREAMS = {"training": 0, "curve": 1, "evaluation": 2, "pretraining": 3}
 
 
 class MiniBatches(NamedTuple):
@@ -68,7 +68,8 @@ def random_stream(seed: int, stream: str, *position: int) -> np.random.Generator
 
     Args:
         seed: Seed of the run, at least 0.
-        stream: ``"training"``, ``"curve"`` (evaluations during training) or ``"evaluation"``.
+        stream: ``"training"``, ``"curve"`` (evaluations during training), ``"evaluation"`` or
+            ``"pretraining"``.
         *position: Where in the stream, e.g. the meta-iteration; each at least 0.
     """
     return np.random.default_rng([seed, _STREAMS[stream], *position])

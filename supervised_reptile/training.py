@@ -32,7 +32,7 @@ from supervised_reptile.tasks import (
 # What a checkpoint's weights and slots cannot do without when they are only evaluated: another
 # seed would be another split and so test on training classes.
 _PRETRAINED_MUST_MATCH = (
-    *("dataset", "classes", "filters", "image_size", "resize"),
+    *("dataset", "classes", "filters", "image_size", "resize", "freeze"),
     *("inner_optimizer", "momentum", "seed"),
 )
 

@@ -45,6 +45,7 @@ LAYERS = [
     "checkpoints",
     "training",
     "results",
+    "pretraining",
     "pretrained",
     "pretrained.__main__",
     "run",

@@ -32,7 +32,7 @@ def trained_run(directory, **values):
     )
     learner = learner_from_config(config, omniglot_model(3, filters=FILTERS, seed=1))
     options = RunOptions(checkpoint=str(directory), progress=False)
-    train(Trainer(learner, vector_dataset(size=28), config, options))
+    train(Trainer(learner, vector_dataset(size=28), config, options), options)
     accuracies = {"train": Accuracy(0.5, 0.1, 6), "test": Accuracy(0.4, 0.1, 6)}
     times = {"training_seconds": 1.0, "evaluation_seconds": 1.0}
     write_record(directory / "results.json", config, accuracies, iterations=2, **times)

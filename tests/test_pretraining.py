@@ -1,0 +1,263 @@
+"""Pre-training: the classifier, what Reptile takes from it, and blocks that stay frozen."""
+
+import csv
+import importlib
+import json
+
+import keras
+import numpy as np
+import pytest
+from helpers import tiny_config, vector_dataset
+
+from supervised_reptile import pretraining
+from supervised_reptile.config import Config, RunOptions, paper_config
+from supervised_reptile.datasets.few_shot import FewShotDataset
+from supervised_reptile.errors import ConfigError, RunError
+from supervised_reptile.learners import learner_from_config
+from supervised_reptile.models import model_from_config
+from supervised_reptile.tasks import evaluation_tasks, training_tasks
+
+run_module = importlib.import_module("supervised_reptile.run")
+
+
+def striped_dataset(classes=9, examples=30):
+    """Specked images whose class is the place of a stripe: easy to learn, impossible by chance."""
+    rng = np.random.default_rng(0)
+    images = (rng.random((classes * examples, 28, 28, 1)) < 0.05).astype(np.uint8)
+    for i in range(len(images)):
+        images[i, 3 * (i // examples) : 3 * (i // examples) + 3] = 1
+    ids = np.arange(classes)
+    return FewShotDataset(
+        name="glyphs",
+        images=images,
+        class_offsets=np.arange(classes + 1) * examples,
+        class_names=tuple(map(str, ids)),
+        splits={"train": ids[: classes - 3], "test": ids[classes - 3 :]},
+        pixel_scale=1.0,
+    )
+
+
+def make_quick(patch):
+    """A few epochs of small mini-batches."""
+    patch.setattr(pretraining, "BATCH", 18)
+    patch.setattr(pretraining, "MAX_EPOCHS", 8)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    make_quick(monkeypatch)
+
+
+CONFIG = {"pretrain": True, "filters": 8}
+
+
+def pretrained(directory, data, **values):
+    """Configuration and model after `start_from_classifier`."""
+    config = tiny_config(**(CONFIG | values))
+    model = model_from_config(config)
+    pretraining.start_from_classifier(model, data, config, directory, progress=False)
+    return config, model
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """Data, the directory of a classifier of it, the configuration and the model that starts."""
+    data, directory = striped_dataset(), tmp_path_factory.mktemp("pretraining")
+    with pytest.MonkeyPatch.context() as patch:
+        make_quick(patch)
+        return data, directory, *pretrained(directory, data)
+
+
+def epochs_of(directory):
+    with (directory / "history.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_classifier_learns_and_all_but_the_last_layer_is_taken_over(done):
+    _, directory, config, model = done
+    classifier = keras.models.load_model(directory / "classifier.keras")
+    assert classifier.output_shape == (None, 6)  # the training classes, not the tasks' 3
+    fresh = model_from_config(config)
+    for layer, theirs, new in zip(model.layers, classifier.layers, fresh.layers, strict=True):
+        if not layer.weights:
+            continue
+        source = new if layer is model.layers[-1] else theirs
+        for mine, expected in zip(layer.get_weights(), source.get_weights(), strict=True):
+            np.testing.assert_array_equal(mine, expected)
+    assert np.abs(model.layers[1].get_weights()[0] - fresh.layers[1].get_weights()[0]).max() > 1e-3
+    epochs = epochs_of(directory)
+    assert [int(e["epoch"]) for e in epochs] == list(range(len(epochs)))
+    # Of held-out images; six classes, so chance is 1/6.
+    assert max(float(e["val_accuracy"]) for e in epochs) > 0.8
+    assert all(float(e["seconds"]) >= 0 for e in epochs)
+
+
+def test_the_kept_weights_are_of_the_epoch_of_the_lowest_validation_loss(done):
+    data, directory, config, _ = done
+    rng = pretraining.random_stream(config.seed, "pretraining", 0)
+    _, (rows, labels) = pretraining.training_and_held_out(data, rng)
+    classifier = keras.models.load_model(directory / "classifier.keras")
+    logits = classifier(data.images[rows].astype(np.float32)).numpy()
+    logits -= logits.max(axis=1, keepdims=True)
+    chosen = logits[np.arange(len(rows)), labels]
+    loss = np.mean(np.log(np.exp(logits).sum(axis=1)) - chosen)
+    losses = [float(e["val_loss"]) for e in epochs_of(directory)]
+    # The 18 held-out images are one mini-batch, so that their statistics are the same here.
+    assert loss == pytest.approx(min(losses), rel=1e-4)
+
+
+def test_every_weight_is_multiplied_by_the_factor_before_each_step(tmp_path, monkeypatch):
+    """Against Adam by hand: the first step with Keras' constants is the learning rate long."""
+    data = striped_dataset()
+    monkeypatch.setattr(pretraining, "BATCH", 1000)  # one step an epoch
+    monkeypatch.setattr(pretraining, "MAX_EPOCHS", 1)
+    config, model = pretrained(tmp_path, data)
+    before = model_from_config(config).get_layer("conv2").get_weights()[0]
+    after = model.get_layer("conv2").get_weights()[0]
+    step = after - 0.999 * before
+    np.testing.assert_allclose(np.median(np.abs(step)), 0.001, rtol=0.01)
+    assert np.quantile(np.abs(step), 0.98) < 0.00101
+    # Without the factor the weights would have moved by the learning rate and no more.
+    assert np.abs(np.abs(after - before) - 0.001).max() > 1e-4
+
+
+def test_images_are_held_out_of_each_class_by_the_seed():
+    data = vector_dataset(classes=12, examples=10, extra=10)
+    kept, held_out = pretraining.training_and_held_out(data, np.random.default_rng(1))
+    for label, class_id in enumerate(data.splits["train"]):
+        mine = [rows[labels == label] for rows, labels in (kept, held_out)]
+        first, last = data.class_offsets[class_id : class_id + 2]
+        assert sorted(np.concatenate(mine)) == list(range(first, last))
+        assert len(mine[1]) == (last - first) // 10
+    again = pretraining.training_and_held_out(data, np.random.default_rng(1))
+    other = pretraining.training_and_held_out(data, np.random.default_rng(2))
+    assert all((a == b).all() for a, b in zip(again[1], held_out, strict=True))
+    assert any((a != b).any() for a, b in zip(other[1], held_out, strict=True))
+
+
+def test_batches_hold_every_image_once_an_epoch_in_a_new_order():
+    data = vector_dataset(size=2)
+    rows, labels = np.arange(50), np.arange(50, dtype=np.int32)
+    batches = pretraining.ImageBatches(data, rows, labels, 16, np.random.default_rng(0))
+    orders = []
+    for _ in range(2):
+        given = [batches[i] for i in range(len(batches))]
+        assert [len(y) for _, y in given] == [16, 16, 16, 2]
+        for images, y in given:
+            assert images.dtype == np.float32
+            np.testing.assert_array_equal(images, data.images[y])
+        orders.append(np.concatenate([y for _, y in given]))
+        batches.on_epoch_end()
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(50))
+    assert (orders[0] != orders[1]).any()
+
+
+def test_a_classifier_is_shared_and_never_one_of_something_else(done, monkeypatch):
+    data, directory, _, first = done
+    monkeypatch.setattr(pretraining, "_train", None)  # not again
+    _, second = pretrained(directory, data, classes=2, freeze=2)
+    for a, b in zip(first.layers[:-1], second.layers[:-1], strict=True):
+        for x, y in zip(a.get_weights(), b.get_weights(), strict=True):
+            np.testing.assert_array_equal(x, y)
+    with pytest.raises(RunError, match=r"--pretraining_dir: .*another classifier.*filters: 8 -> 9"):
+        pretrained(directory, data, filters=9)
+
+
+def test_a_stopped_pretraining_goes_on_from_its_last_epoch(tmp_path, quick, monkeypatch):
+    data = striped_dataset()
+    monkeypatch.setattr(pretraining, "PATIENCE", 99)
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 5:
+                raise KeyboardInterrupt
+
+    callbacks = keras.callbacks.EarlyStopping
+    monkeypatch.setattr(keras.callbacks, "EarlyStopping", lambda **options: Stop())
+    with pytest.raises(pretraining.RunInterrupted, match="stopped in the pre-training"):
+        pretrained(tmp_path, data)
+    monkeypatch.setattr(keras.callbacks, "EarlyStopping", callbacks)
+    pretrained(tmp_path, data)
+    epochs = epochs_of(tmp_path)
+    assert [int(e["epoch"]) for e in epochs] == list(range(8))
+    # It goes on from weights that have learned, not from new ones.
+    assert float(epochs[5]["loss"]) < 0.7 * float(epochs[0]["loss"])
+
+
+# -------------------------------------------------------------------------------- frozen blocks
+
+
+@pytest.mark.parametrize("freeze", [0, 2, 4])
+def test_frozen_blocks_stay_and_the_others_move(freeze):
+    config = tiny_config(filters=4, freeze=freeze)
+    data = vector_dataset(size=28)
+    learner = learner_from_config(config, model_from_config(config))
+    before = {layer.name: layer.get_weights() for layer in learner.model.layers}
+    tasks = training_tasks(np.random.default_rng(0), data, config)
+    learner.train_step(data.images, tasks, 1.0)
+    for block in range(1, 5):
+        for layer in (f"conv{block}", f"norm{block}"):
+            after = learner.model.get_layer(layer).get_weights()
+            same = all((a == b).all() for a, b in zip(before[layer], after, strict=True))
+            assert same == (block <= freeze), layer
+    assert (before["logits"][0] != learner.model.get_layer("logits").get_weights()[0]).any()
+    # The fast path and the stock model agree on what the frozen network answers.
+    tasks = evaluation_tasks(0, "evaluation", data, "test", config.replace(eval_iters=0), range(2))
+    ours = learner.predict_tasks(data.images, tasks, transductive=True)
+    for i, rows in enumerate(tasks.queries):
+        stock = learner.model(data.images[rows].astype(np.float32))
+        np.testing.assert_allclose(ours[i], stock, atol=1e-4)
+
+
+def test_the_direction_of_a_frozen_network_is_that_of_the_others_alone():
+    """A frozen weight is a constant: one SGD step moves the rest as without freezing."""
+    data, moved = vector_dataset(size=28), {}
+    for freeze in (0, 3):
+        config = tiny_config(
+            **{"filters": 4, "freeze": freeze, "inner_iters": 1, "inner_optimizer": "sgd"},
+            learning_rate=0.01,
+        )
+        learner = learner_from_config(config, model_from_config(config))
+        learner.train_step(data.images, training_tasks(np.random.default_rng(0), data, config), 1.0)
+        moved[freeze] = learner.model
+    for name in ("conv4", "norm4", "logits"):
+        pairs = zip(*(moved[f].get_layer(name).get_weights() for f in (0, 3)), strict=True)
+        for free, frozen in pairs:
+            np.testing.assert_allclose(free, frozen, atol=1e-5)
+
+
+def test_freeze_is_of_four_blocks():
+    with pytest.raises(ConfigError, match="--freeze: must be from 0 to 4"):
+        paper_config("omniglot", freeze=5)
+
+
+def test_older_records_are_of_a_network_with_neither():
+    values = paper_config("omniglot").to_dict()
+    del values["model"]["pretrain"], values["model"]["freeze"]
+    assert Config.from_dict(values) == paper_config("omniglot")
+
+
+# -------------------------------------------------------------------------------- whole runs
+
+
+def test_a_run_starts_from_its_classifier_once(tmp_path, quick, monkeypatch):
+    data = striped_dataset()
+    monkeypatch.setattr(run_module, "load_dataset", lambda *a, **k: data)
+    monkeypatch.setattr(run_module, "set_threads", lambda *threads: None)
+    config = tiny_config(**CONFIG, freeze=4)
+    options = RunOptions(checkpoint=str(tmp_path / "run"), progress=False)
+    accuracies = run_module.run(config, options)
+    assert set(accuracies) == {"train", "test"}
+    classifier = keras.models.load_model(tmp_path / "run" / "pretraining" / "classifier.keras")
+    final = keras.models.load_model(tmp_path / "run" / "model.keras")
+    # With all blocks frozen the features are still the classifier's.
+    for block in range(1, 5):
+        for layer in (f"conv{block}", f"norm{block}"):
+            pair = (m.get_layer(layer).get_weights() for m in (final, classifier))
+            for a, b in zip(*pair, strict=True):
+                np.testing.assert_array_equal(a, b)
+    record = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert record["config"]["model"]["pretrain"] and record["config"]["model"]["freeze"] == 4
+    # A run that goes on has no use for the classifier.
+    monkeypatch.setattr(run_module, "start_from_classifier", None)
+    assert run_module.run(config, options).keys() == accuracies.keys()
