@@ -42,7 +42,12 @@ class Training:
 
 
 def train_all(
-    configs: Mapping[str, Config], work_dir: Path, *, data_dir: str, jobs: int
+    configs: Mapping[str, Config],
+    work_dir: Path,
+    *,
+    data_dir: str,
+    jobs: int,
+    pretraining_dir: str = "",
 ) -> dict[str, Training]:
     """Train and evaluate each configuration as ``run_omniglot.py`` would, each in its folder.
 
@@ -53,6 +58,7 @@ def train_all(
         work_dir: Folder of their folders; the output of each stands in its ``run.log``.
         data_dir: Directory of the data sets.
         jobs: Processes side by side, each of one thread, at least 1.
+        pretraining_dir: As in ``RunOptions``.
 
     Returns:
         The finished trainings by name, in the order of ``configs``.
@@ -66,7 +72,12 @@ def train_all(
     left = {n: c for n, c in configs.items() if not _is_finished(work_dir / n, c)}
     print(f"{len(configs) - len(left)} of {len(configs)} trainings are finished", flush=True)
     work = [
-        Job(n, _train, (c.to_json(), str(work_dir / n), data_dir), work_dir / n / "run.log")
+        Job(
+            n,
+            _train,
+            (c.to_json(), str(work_dir / n), data_dir, pretraining_dir),
+            work_dir / n / "run.log",
+        )
         for n, c in left.items()
     ]
     run_side_by_side(work, jobs, lambda job: print(f"finished: {job.name}", flush=True))
@@ -87,7 +98,7 @@ def _is_finished(folder: Path, config: Config) -> bool:
     return record.exists() and Config.from_dict(json.loads(record.read_text())["config"]) == config
 
 
-def _train(config: str, folder: str, data_dir: str) -> None:
+def _train(config: str, folder: str, data_dir: str, pretraining_dir: str) -> None:
     """One training, in a process of its own."""
     import_tensorflow()
     from supervised_reptile.run import run
@@ -95,6 +106,7 @@ def _train(config: str, folder: str, data_dir: str) -> None:
     options = RunOptions(
         checkpoint=folder,
         data_dir=data_dir,
+        pretraining_dir=pretraining_dir,
         intra_op_threads=1,
         inter_op_threads=1,
         checkpoint_interval=500,

@@ -19,6 +19,7 @@ from experiments import (
     mixture,
     optimizers,
     overlap,
+    pretraining,
     sine,
     surface,
     theory,
@@ -323,6 +324,46 @@ def test_points_of_the_overlap_sweeps_are_table_6():
                 assert (flat["learning_rate"], flat["eval_batch"], flat["eval_iters"]) == (
                     *(0.003, 25, 5),
                 )
+
+
+def test_pretraining(toy_data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("supervised_reptile.pretraining.MAX_EPOCHS", 2)
+    pretraining.main(
+        freeze=(0.0, 3.0),
+        seed=0,
+        dataset="glyphs",
+        meta_iters=12,
+        eval_samples=2,
+        results=str(tmp_path / "r"),
+        work_dir=str(tmp_path / "w"),
+        data_dir="none",
+        jobs=1,
+    )
+    found = read(tmp_path / "r", "results.json")
+    starts = ["random start", "pre-training alone", "pre-trained", "pre-trained, 3 blocks frozen"]
+    assert list(found["starts"]) == starts
+    assert found["classifier"]["epochs"] == 2
+    assert set(found["reached"]["meta_iterations"]["80"]) == {*starts} - {"pre-training alone"}
+    rows = read(tmp_path / "r", "curves.csv")
+    assert [r["iteration"] for r in rows] == ["0", "10"] * 3
+    assert has_figure(tmp_path / "r", "pretraining")
+
+    # A meta-step of 0 leaves the classifier's weights as they are, and one classifier serves all.
+    weights = [
+        keras.models.load_model(tmp_path / "w" / name).get_layer("conv1").get_weights()[0]
+        for name in (
+            *("classifier/classifier.keras", "pre-training alone/model.keras"),
+            *("pre-trained, 3 blocks frozen/model.keras", "random start/model.keras"),
+        )
+    ]
+    np.testing.assert_array_equal(weights[1], weights[0])
+    np.testing.assert_array_equal(weights[2], weights[0])
+    assert (weights[3] != weights[0]).any()
+    configs = pretraining.configs_of(
+        (0.0, 2.0), 1, dataset="omniglot", meta_iters=9, eval_samples=3
+    )
+    ours, theirs = configs["random start"].flat(), configs["pre-trained, 2 blocks frozen"].flat()
+    assert {n: v for n, v in theirs.items() if v != ours[n]} == {"pretrain": True, "freeze": 2}
 
 
 # ----------------------------------------------------------------------------- Sec. 5 of the paper

@@ -1,0 +1,192 @@
+"""Reptile from a pre-trained classifier, and with frozen blocks: the review, Sec. 6.5, Fig. 15.
+
+    python -m experiments.pretraining --meta_iters 5000
+
+Trains a classifier of all training classes once, then Reptile (1-shot 5-way Omniglot, transductive)
+from random weights, from the classifier's, and from these with the first blocks frozen. Writes the
+accuracy over training of each and how many meta-iterations the pre-training saves. Stop it whenever
+you like: the same command goes on.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from supervised_reptile.config import Config, paper_config
+
+if not __package__:  # run as a file
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from experiments import common, trainings
+
+NAME = "pretraining"
+RANDOM, ALONE = "random start", "pre-training alone"
+LEVELS = (0.80, 0.85, 0.90, 0.92, 0.94, 0.96)
+"""Accuracies of which it is told when each start first reached them."""
+_WINDOW = 50
+_INTERVAL = 10
+
+
+def configs_of(
+    freeze: tuple[float, ...], seed: int, *, dataset: str, meta_iters: int, eval_samples: int
+) -> dict[str, Config]:
+    """Each start's training; that of the pre-training alone has a meta-step of 0."""
+    base = paper_config(
+        dataset,
+        classes=5,
+        shots=1,
+        transductive=True,
+        meta_iters=meta_iters,
+        eval_interval=_INTERVAL,
+        eval_samples=eval_samples,
+        seed=seed,
+    )
+    alone = base.replace(pretrain=True, meta_iters=1, meta_step=0.0)
+    return {RANDOM: base, ALONE: alone} | {
+        start_name(int(n)): base.replace(pretrain=True, freeze=int(n)) for n in freeze
+    }
+
+
+def start_name(freeze: int) -> str:
+    """What a pre-trained start is called in tables and figures."""
+    blocks = "" if not freeze else f", {freeze} block{'s' * (freeze > 1)} frozen"
+    return f"pre-trained{blocks}"
+
+
+def main(
+    freeze: tuple[float, ...],
+    seed: int,
+    dataset: str,
+    meta_iters: int,
+    eval_samples: int,
+    results: str,
+    work_dir: str,
+    data_dir: str,
+    jobs: int,
+) -> None:
+    """Pre-train, train, and write table and figure."""
+    folder = common.results_folder(results, NAME)
+    settings = {"dataset": dataset, "meta_iters": meta_iters, "eval_samples": eval_samples}
+    configs = configs_of(freeze, seed, **settings)
+    work = Path(work_dir or f"runs/{NAME}")
+    classifier = work / "classifier"
+    how = {"data_dir": data_dir, "jobs": jobs, "pretraining_dir": str(classifier)}
+    # The pre-training alone comes first: it makes the classifier that the others share.
+    done = trainings.train_all({ALONE: configs[ALONE]}, work, **how)
+    done |= trainings.train_all({n: c for n, c in configs.items() if n != ALONE}, work, **how)
+    done = {name: done[name] for name in configs}
+    with (classifier / "history.csv").open(newline="") as file:
+        epochs = list(csv.DictReader(file))
+    report(done, epochs, folder, {**settings, "seed": seed})
+
+
+def report(
+    done: Mapping[str, trainings.Training],
+    epochs: list[dict[str, str]],
+    folder: Path,
+    settings: Mapping[str, object],
+) -> None:
+    """Write tables and figure.
+
+    Args:
+        done: The trainings by the name of their start.
+        epochs: Of the classifier, as its ``history.csv`` has them.
+        folder: Where to write.
+        settings: What it was run with.
+    """
+    from supervised_reptile.curve import first_reached
+
+    curves = {name: each.curve for name, each in done.items() if name != ALONE}
+    points = min(_WINDOW, *(len(c["test"]) for c in curves.values()))
+    reached = {
+        f"{100 * level:g}": {
+            name: found and found[0]
+            for name, curve in curves.items()
+            for found in [first_reached(curve, "test", level, points)]
+        }
+        for level in LEVELS
+    }
+    best = min(epochs, key=lambda e: float(e["val_loss"]))
+    classifier = {
+        "epochs": len(epochs),
+        "seconds": round(sum(float(e["seconds"]) for e in epochs), 1),
+        "best": {k: float(best[k]) for k in ("epoch", "accuracy", "val_accuracy", "val_loss")},
+    }
+    common.write_csv(
+        folder / "curves.csv",
+        ("start", "iteration", "seconds", "train", "test"),
+        [
+            (name, int(i), *values)
+            for name, curve in curves.items()
+            for i, *values in zip(
+                *(curve[c] for c in ("iteration", "seconds", "train", "test")), strict=True
+            )
+        ],
+    )
+    common.write_csv(folder / "classifier.csv", list(epochs[0]), [e.values() for e in epochs])
+    common.write_json(
+        folder / "results.json",
+        {
+            "settings": settings,
+            "classifier": classifier,
+            "starts": {
+                name: {
+                    "accuracy": each.record["accuracy"],
+                    "training_seconds": each.record["training_seconds"],
+                }
+                for name, each in done.items()
+            },
+            "reached": {"window_points": points, "meta_iterations": reached},
+        },
+    )
+    width = max(map(len, done))
+    for name, each in done.items():
+        mean, interval = each.accuracy()
+        print(f"{name:<{width}} test accuracy {mean:6.2f} % ± {interval:.2f}")
+    for level, by_start in reached.items():
+        when = ", ".join(f"{name} {i if i is not None else '–'}" for name, i in by_start.items())
+        print(f"{level} % reached after: {when}")
+    common.save_figure(_figure(curves, epochs, points), folder, NAME)
+
+
+def _figure(curves: Mapping[str, Mapping], epochs: list[dict[str, str]], points: int):
+    from supervised_reptile.curve import trailing_mean
+
+    figure = common.new_figure(11, 4.2)
+    left, right = figure.subplots(1, 2, width_ratios=(2, 3))
+    for name, style in (("loss", "--"), ("val_loss", "-")):
+        left.plot([float(e[name]) for e in epochs], style, color="C0", label=name)
+    left.set(xlabel="epoch", ylabel="cross-entropy", title="classifier of all training classes")
+    for name, curve in curves.items():
+        right.plot(
+            curve["iteration"][points - 1 :],
+            100 * trailing_mean(curve["test"], points),
+            linewidth=1.2,
+            label=name,
+        )
+    right.set(
+        xlabel="meta-iterations",
+        ylabel=f"test accuracy in %, mean of {points} tasks",
+        title="Reptile, 1-shot 5-way, transductive (review, Fig. 15)",
+    )
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+    return figure
+
+
+if __name__ == "__main__":
+    common.start(
+        main,
+        {
+            "freeze": ((0.0, 2.0), "Frozen blocks of each pre-trained start, from 0 to 4."),
+            "seed": common.SEED,
+            "meta_iters": (5000, "Meta-iterations of each training (paper: 100000)."),
+            "eval_samples": (300, "Tasks in the final evaluation of each split."),
+            "results": common.RESULTS,
+            **trainings.FLAGS,
+        },
+    )
