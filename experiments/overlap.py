@@ -97,7 +97,8 @@ def main(
                 if (name := f"{variant} at {sweep} {value:g}, seed {int(seed)}") in done
             ]
             if of_point:
-                rows.append((variant, float(value), *_mean(of_point)))
+                mean, interval = trainings.mean_accuracy(of_point)
+                rows.append((variant, float(value), mean, interval, len(of_point)))
                 print(f"{variant:<33} {sweep} {value:<5g} {rows[-1][2]:6.2f} % ± {rows[-1][3]:.2f}")
     header = ("variant", sweep, "test_accuracy", "interval95", "seeds")
     common.write_csv(folder / "accuracy.csv", header, rows)
@@ -116,13 +117,6 @@ def main(
 def _impossible(sweep: str, value: float, variant: str) -> bool:
     """A batch drawn with replacement is of distinct examples, of which a task has 100."""
     return sweep == "inner_batch" and value > 100 and "replacement" in variant
-
-
-def _mean(of_point: list[trainings.Training]) -> tuple[float, float, int]:
-    """Mean accuracy over seeds, its 95 % interval over the test tasks, and the seeds."""
-    found = [each.accuracy() for each in of_point]
-    half = sum(interval**2 for _, interval in found) ** 0.5 / len(found)
-    return sum(mean for mean, _ in found) / len(found), half, len(found)
 
 
 def _figure(sweep: str, rows: list[tuple], meta_iters: int):

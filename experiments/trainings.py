@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,13 @@ class Training:
         """Mean accuracy of a split in percent, and half its 95 % interval."""
         found = self.record["accuracy"][split]
         return 100 * found["mean"], 100 * (found["interval95"] or 0.0)
+
+
+def mean_accuracy(seeds: Sequence[Training]) -> tuple[float, float]:
+    """Mean test accuracy over seeds in percent, and half its 95 % interval over the tasks."""
+    found = [each.accuracy() for each in seeds]
+    half = sum(interval**2 for _, interval in found) ** 0.5 / len(found)
+    return sum(mean for mean, _ in found) / len(found), half
 
 
 def train_all(

@@ -1,0 +1,249 @@
+"""What the choices that are easy to get wrong are worth: docs/reproduction.md.
+
+    python -m experiments.ablations --meta_iters 5000 --seeds 0,1,2
+
+Omniglot, 1-shot 5-way, transductive: the published configuration, shortened, beside the same with
+one choice made otherwise, and the published one once more with moving averages in the batch
+normalization at test, as a port to plain Keras layers has them. Stop it whenever you like: the same
+command goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from supervised_reptile.config import Config
+from supervised_reptile.published import find_row
+from supervised_reptile.quiet import import_tensorflow
+from supervised_reptile.side_by_side import Job, run_side_by_side
+
+if not __package__:  # run as a file
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from experiments import common, trainings
+
+NAME = "ablations"
+PUBLISHED = "as published"
+MOVING, CONTROL = "moving averages at test", "the same port, batch statistics"
+# The average over a mini-batch of 10 is the sum at a tenth of the learning rate. Fine-tuning has
+# mini-batches of 10 here too, so that this is so in the evaluation as well.
+_SGD = {"inner_optimizer": "sgd", "eval_batch": 10}
+VARIANTS = {
+    PUBLISHED: {},
+    "Adam's ε 1e-7": {"epsilon": 1e-7},
+    "slots reset at each task": {"reset_optimizer": True},
+    "outer step not annealed": {"meta_step_final": 1.0},
+    "SGD, gradient summed": {**_SGD, "learning_rate": 0.003},
+    "SGD, gradient averaged": {**_SGD, "learning_rate": 0.003 / 10},
+}
+"""Name to what is not as published."""
+MOMENTUM = 0.99
+"""Of the moving averages: Keras' default."""
+_WARM_UP_TASKS = 100
+_PORT_RECORD = "port.json"
+
+
+def config_of(variant: str, seed: int, meta_iters: int, eval_samples: int, dataset: str) -> Config:
+    """The row omniglot-5way with one choice made otherwise."""
+    training = find_row("omniglot-5way").training(seed, meta_iters)
+    values = {**VARIANTS[variant], "dataset": dataset, "eval_samples": eval_samples}
+    return training.replace(**values)
+
+
+def main(
+    seeds: tuple[float, ...],
+    dataset: str,
+    meta_iters: int,
+    eval_samples: int,
+    results: str,
+    work_dir: str,
+    data_dir: str,
+    jobs: int,
+) -> None:
+    """Train every variant with every seed, and write table and figure."""
+    folder = common.results_folder(results, NAME)
+    work = Path(work_dir or f"runs/{NAME}")
+    settings = {"meta_iters": meta_iters, "eval_samples": eval_samples, "dataset": dataset}
+    configs = {
+        (variant, int(seed)): config_of(variant, int(seed), **settings)
+        for variant in VARIANTS
+        for seed in seeds
+    }
+    names = {key: f"{key[0]}, seed {key[1]}" for key in configs}
+    done = trainings.train_all(
+        {names[key]: config for key, config in configs.items()}, work, data_dir=data_dir, jobs=jobs
+    )
+    ports = [
+        Job(name, evaluate_port, (work / name, data_dir), work / name / "run.log")
+        for (variant, _), name in names.items()
+        if variant == PUBLISHED and not (work / name / _PORT_RECORD).exists()
+    ]
+    run_side_by_side(ports, jobs)
+    rows = [
+        (v, *trainings.mean_accuracy([done[names[v, int(s)]] for s in seeds])) for v in VARIANTS
+    ]
+    for which in (MOVING, CONTROL):
+        found = [
+            json.loads((work / names[PUBLISHED, int(s)] / _PORT_RECORD).read_text())[which]
+            for s in seeds
+        ]
+        half = sum(each["interval95"] ** 2 for each in found) ** 0.5 / len(found)
+        rows.append((which, sum(e["mean"] for e in found) / len(found) * 100, 100 * half))
+    header = ("variant", "test_accuracy", "interval95")
+    common.write_csv(folder / "accuracy.csv", header, rows)
+    common.write_json(
+        folder / "results.json",
+        {
+            "settings": {**settings, "seeds": [int(s) for s in seeds]},
+            "variants": [dict(zip(header, row, strict=True)) for row in rows],
+        },
+    )
+    for name, mean, interval in rows:
+        print(f"{name:<31} test accuracy {mean:6.2f} % ± {interval:.2f}")
+    common.save_figure(_figure(rows, meta_iters), folder, NAME)
+
+
+def evaluate_port(run: Path, data_dir: str) -> None:
+    """Evaluate a trained network as a port to plain Keras layers would, in a process of its own.
+
+    Writes ``port.json`` into the run's folder: test accuracy with the moving averages of stock
+    ``BatchNormalization`` and, as a control, with the statistics of the batch.
+    """
+    import_tensorflow()
+    import dataclasses
+
+    from supervised_reptile.curve import write_whole
+    from supervised_reptile.datasets import load_dataset
+    from supervised_reptile.evaluation import Accuracy
+
+    config = Config.from_json((run / "config.json").read_text())
+    dataset = load_dataset(
+        config.task.dataset,
+        data_dir=data_dir,
+        seed=config.seed,
+        image_size=config.model.image_size,
+        resize=config.model.resize,
+        progress=False,
+    )
+    found = port_accuracies(run / "model.keras", dataset, config)
+    record = {name: dataclasses.asdict(Accuracy.of(each)) for name, each in found.items()}
+    write_whole(run / _PORT_RECORD, json.dumps(record, indent=2) + "\n")
+
+
+def port_accuracies(path: Path, dataset, config: Config) -> dict[str, object]:
+    """Fine-tune and ask a network whose normalization is stock ``BatchNormalization``.
+
+    Keras updates the moving averages whenever it trains: here through the inner steps on a
+    hundred training tasks, from the trained weights each, which with a momentum of 0.99 is all
+    that would be left of the training's; and through the fine-tuning on each test task.
+
+    Args:
+        path: The trained network, a ``.keras`` file with its optimizer.
+        dataset: Supplies the tasks.
+        config: Supplies their shape and the fine-tuning; ``eval_samples`` tasks of the test split.
+
+    Returns:
+        Accuracies float64 [tasks] of the held-out images, together: with the moving averages
+        (``training=False``) and with their own statistics (``training=True``).
+    """
+    import keras
+    import numpy as np
+
+    from supervised_reptile.evaluation import task_accuracies
+    from supervised_reptile.tasks import evaluation_tasks, random_stream, training_tasks
+
+    trained = keras.models.load_model(path)
+    model = with_moving_averages(trained)
+    weights = model.trainable_variables
+    for mine, theirs in zip(weights, trained.trainable_variables, strict=True):
+        mine.assign(theirs)
+    optimizer = type(trained.optimizer).from_config(trained.optimizer.get_config())
+    optimizer.build(weights)
+    for mine, theirs in zip(optimizer.variables, trained.optimizer.variables, strict=True):
+        mine.assign(theirs)
+    model.compile(optimizer=optimizer, loss=trained.loss)
+
+    def inputs(rows):
+        return dataset.images[rows] * np.float32(dataset.pixel_scale)
+
+    def fine_tune(rows, labels):
+        for r, y in zip(rows, labels, strict=True):
+            model.train_on_batch(inputs(r), y)
+
+    start = [v.numpy() for v in (*weights, *optimizer.variables)]
+
+    def back_to_start():
+        for variable, value in zip((*weights, *optimizer.variables), start, strict=True):
+            variable.assign(value)
+
+    rng = random_stream(config.seed, "curve", 0)
+    several = config.replace(meta_batch=_WARM_UP_TASKS)
+    tasks = training_tasks(rng, dataset, several)
+    for task in zip(*tasks.steps, strict=True):
+        fine_tune(*task)
+        back_to_start()
+    averages = [v.numpy() for v in model.non_trainable_variables]
+    tasks = evaluation_tasks(
+        config.seed, "evaluation", dataset, "test", config, range(config.eval.eval_samples)
+    )
+    logits = {MOVING: [], CONTROL: []}
+    for rows, labels, queries in zip(*tasks.steps, tasks.queries, strict=True):
+        fine_tune(rows, labels)
+        for which, training in zip(logits, (False, True), strict=True):
+            logits[which].append(np.asarray(model(inputs(queries), training=training)))
+        back_to_start()
+        for variable, value in zip(model.non_trainable_variables, averages, strict=True):
+            variable.assign(value)
+    return {which: task_accuracies(np.stack(each)) for which, each in logits.items()}
+
+
+def with_moving_averages(model):
+    """The paper's Omniglot network of stock layers, with ``BatchNormalization``.
+
+    Args:
+        model: The network it is to match, of :func:`models.omniglot_model`.
+
+    Returns:
+        Keras model with new weights, in the order of ``model``'s.
+    """
+    import keras
+
+    x = inputs = keras.Input(model.input_shape[1:])
+    for block in range(1, 5):
+        filters = model.get_layer(f"conv{block}").filters
+        x = keras.layers.Conv2D(filters, 3, strides=2, padding="same")(x)
+        x = keras.layers.BatchNormalization(momentum=MOMENTUM, epsilon=1e-3)(x)
+        x = keras.layers.ReLU()(x)
+    x = keras.layers.Dense(model.output_shape[-1])(keras.layers.Flatten()(x))
+    return keras.Model(inputs, x)
+
+
+def _figure(rows: list[tuple], meta_iters: int):
+    figure = common.new_figure(8, 0.8 + 0.4 * len(rows))
+    axes = figure.subplots()
+    names, means, halves = zip(*rows, strict=True)
+    axes.barh(names, means, xerr=halves, color=["C0"] + ["C7"] * (len(rows) - 1), capsize=3)
+    axes.axvline(means[0], color="C0", linewidth=0.8, linestyle=":")
+    axes.invert_yaxis()
+    axes.set(
+        xlabel="test accuracy in %, 95 % interval over tasks",
+        xlim=(max(0, min(means) - 5), 100),
+        title=f"Omniglot 1-shot 5-way, transductive, {meta_iters:,} meta-iterations",
+    )
+    axes.grid(alpha=0.3, axis="x")
+    return figure
+
+
+if __name__ == "__main__":
+    common.start(
+        main,
+        {
+            "seeds": ((0.0, 1.0, 2.0), "Seeds, with commas between."),
+            "meta_iters": (5000, "Meta-iterations of each training (paper: 100000)."),
+            "eval_samples": (300, "Tasks in the final evaluation of each split."),
+            "results": common.RESULTS,
+            **trainings.FLAGS,
+        },
+    )
