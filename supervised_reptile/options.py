@@ -17,8 +17,6 @@ class RunOptions(Checked):
     Args:
         checkpoint: str, directory of checkpoints, learning curves and the run's record.
         pretrained: bool, whether to evaluate the checkpoint without training.
-        pretraining_dir: str, directory of the classifier that a run with `pretrain` starts from,
-            which several runs may share; empty: the directory "pretraining" in `checkpoint`.
         resume: bool, whether to go on from a checkpoint of the same configuration, if there is
             one, rather than start anew.
         data_dir: str, directory of the data sets, or for "folder:NAME" that folder itself; the
@@ -30,6 +28,8 @@ class RunOptions(Checked):
             for each core). None: what is fastest for the data set's network.
         inter_op_threads: int or None, TensorFlow operations run at once, likewise.
         progress: bool, whether to show a progress bar.
+        pretraining_dir: str, directory of the classifier that a run with `pretrain` starts from,
+            which several runs may share; empty: the directory "pretraining" in `checkpoint`.
 
     Raises:
         ConfigError: If a value is out of range.
@@ -37,7 +37,6 @@ class RunOptions(Checked):
 
     checkpoint: str = "model_checkpoint"
     pretrained: bool = False
-    pretraining_dir: str = ""
     resume: bool = True
     data_dir: str = field(default_factory=default_data_dir)
     checkpoint_interval: int = 100
@@ -45,6 +44,7 @@ class RunOptions(Checked):
     intra_op_threads: int | None = None
     inter_op_threads: int | None = None
     progress: bool = True
+    pretraining_dir: str = ""
 
     def threads(self, dataset: str) -> tuple[int, int]:
         """Returns the numbers of intra-op and inter-op threads for a data set, each at least 1."""

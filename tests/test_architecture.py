@@ -26,6 +26,7 @@ LAYERS = [
     "options",
     "config",
     "published",
+    "flag_help",
     "flags",
     "datasets.few_shot",
     "datasets",  # and every datasets.* but few_shot
@@ -57,7 +58,7 @@ LAYERS = [
     "demo",
 ]
 MAY_IMPORT = {
-    "flags": {"errors", "places", "paper", "config"},
+    "flags": {"errors", "places", "paper", "config", "flag_help"},
     "datasets": {"errors", "places", "quiet", "datasets.few_shot"},
 }
 MODULES = {

@@ -358,6 +358,7 @@ def configs(draw):
     values["transductive"] = draw(st.booleans())
     values["inner_optimizer"] = draw(st.sampled_from(INNER_OPTIMIZERS))
     values["reset_optimizer"] = draw(st.booleans())
+    values |= {"pretrain": draw(st.booleans()), "freeze": draw(st.integers(0, 4))}
     if values["algorithm"] == "maml":
         values |= {"inner_optimizer": "sgd", "momentum": 0.0, "weight_decay": 1.0}
         values["inner_iters"] = draw(st.integers(2, 1000))

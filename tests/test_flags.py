@@ -349,8 +349,10 @@ def test_run_options_are_flags():
     line = (
         "--checkpoint c --pretrained --no-resume --data-dir d --checkpoint-interval 7"
         " --eval-tasks-per-batch 8 --intra-op-threads 2 --inter-op-threads 3 --no-progress"
+        " --pretraining-dir p"
     )
-    assert options_from_flags(parsed(line)) == RunOptions("c", True, False, "d", 7, 8, 2, 3, False)
+    options = RunOptions("c", True, False, "d", 7, 8, 2, 3, False, "p")
+    assert options_from_flags(parsed(line)) == options
 
 
 def test_data_directory_from_the_environment(monkeypatch):
@@ -373,8 +375,9 @@ def test_the_characters_are_of_one_size():
     assert FIXED == ("image_size", "resize")
     with pytest.raises(absl_flags.UnrecognizedFlagError, match="image_size"):
         parsed("--image_size=32")
-    config = config_of("--image-size=32 --resize bicubic --filters 8", *MINIIMAGENET)
-    assert dataclasses.astuple(config.model) == (8, 32, "bicubic")
+    network = "--image-size=32 --resize bicubic --filters 8 --pretrain --freeze 2"
+    config = config_of(network, *MINIIMAGENET)
+    assert dataclasses.astuple(config.model) == (8, 32, "bicubic", True, 2)
 
 
 @pytest.mark.parametrize("zipped", [False, True])
