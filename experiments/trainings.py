@@ -76,7 +76,10 @@ def train_all(
     """
     if jobs < 1:
         raise RunError(f"--jobs: must be at least 1. Received: {jobs}")
-    left = {n: c for n, c in configs.items() if not _is_finished(work_dir / n, c)}
+    import_tensorflow()  # quietly
+    from supervised_reptile.results import is_record_of
+
+    left = {n: c for n, c in configs.items() if not is_record_of(work_dir / n / "results.json", c)}
     print(f"{len(configs) - len(left)} of {len(configs)} trainings are finished", flush=True)
     work = [
         Job(
@@ -88,7 +91,6 @@ def train_all(
         for n, c in left.items()
     ]
     run_side_by_side(work, jobs, lambda job: print(f"finished: {job.name}", flush=True))
-    import_tensorflow()  # quietly, for what follows
     return {name: read_training(work_dir / name) for name in configs}
 
 
@@ -98,11 +100,6 @@ def read_training(folder: Path) -> Training:
 
     record = json.loads((folder / "results.json").read_text())
     return Training(record, read_curve(folder / "curve.csv"))
-
-
-def _is_finished(folder: Path, config: Config) -> bool:
-    record = folder / "results.json"
-    return record.exists() and Config.from_dict(json.loads(record.read_text())["config"]) == config
 
 
 def _train(config: str, folder: str, data_dir: str, pretraining_dir: str) -> None:

@@ -50,7 +50,7 @@ def compare(root: Path) -> list[dict[str, Any]]:
     entries = []
     for row in ROWS:
         for task in row.tasks():
-            head = _head(row, *task)
+            head = _head_of_row(row, *task)
             entries += [e for e in ran if head.items() <= e.items()] or [
                 head | {"status": "not run"}
             ]
@@ -83,7 +83,7 @@ def _entry(group: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
     records = [record for _, record in group]
     trained, evaluated = _training(records[0]), Config.from_dict(records[0]["config"])
     row, task = row_of(trained), (evaluated.task.shots, evaluated.eval.transductive)
-    head = _head(row, *task) if row else _unpublished_head(trained, *task)
+    head = _head_of_row(row, *task) if row else _head_of_training(trained, *task)
     column = dataset_facts(trained.task.dataset).column(trained.task.classes, evaluated.task.shots)
     full = column.paper_values(trained.inner.inner_optimizer)["meta_iters"]
     full, iterations = row.meta_iters if row else full, records[0]["iterations"]
@@ -106,34 +106,26 @@ def _entry(group: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
     return entry
 
 
-def _head(row: Row, shots: int, transductive: bool) -> dict[str, Any]:
+def _head_of_row(row: Row, shots: int, transductive: bool) -> dict[str, Any]:
     published = [
         {"mean": c.mean, "spread": c.spread, "source": c.source}
         for c in row.published(shots, transductive)
     ]
-    return {
-        "row": row.name,
-        "title": row.title,
-        "dataset": row.dataset,
-        "classes": row.classes,
-        "shots": shots,
-        "transductive": transductive,
-        "published": published,
-    }
+    what = {"row": row.name, "title": row.title, "dataset": row.dataset, "classes": row.classes}
+    return what | {"shots": shots, "transductive": transductive, "published": published}
 
 
-def _unpublished_head(trained: Config, shots: int, transductive: bool) -> dict[str, Any]:
+def _head_of_training(trained: Config, shots: int, transductive: bool) -> dict[str, Any]:
+    """Where no row is of this training."""
     algorithm = {"reptile": "Reptile"}.get(trained.meta.algorithm, trained.meta.algorithm.upper())
     optimizer = {"adam": ""}.get(trained.inner.inner_optimizer, trained.inner.inner_optimizer)
-    return {
+    what = {
         "row": None,
         "title": algorithm + (f", {optimizer} inside" if optimizer else ""),
         "dataset": trained.task.dataset,
         "classes": trained.task.classes,
-        "shots": shots,
-        "transductive": transductive,
-        "published": [],
     }
+    return what | {"shots": shots, "transductive": transductive, "published": []}
 
 
 def _over_seeds(accuracies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

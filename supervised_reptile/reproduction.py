@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from supervised_reptile.config import Config, RunOptions
 from supervised_reptile.curve import read_curve
 from supervised_reptile.figures import learning_curve_figure
 from supervised_reptile.published import Row, run_name
+from supervised_reptile.results import is_record_of
 from supervised_reptile.run import evaluate_and_record, evaluation_record, open_run, train
 
 
@@ -41,13 +41,9 @@ def reproduce(
         settings = [transductive for k, transductive in row.tasks() if k == shots]
         configs = [row.evaluation(training, shots, t, eval_samples) for t in settings]
         evaluations = [(c, directory / evaluation_record(c)) for c in configs]
-        if not all(_is_recorded(*each) for each in evaluations):
+        if not all(is_record_of(path, config) for config, path in evaluations):
             evaluate_and_record(trainer, evaluations, options, trained_with=training)
     publish(row, training, directory, results / run_name(row, training))
-
-
-def _is_recorded(config: Config, path: Path) -> bool:
-    return path.exists() and json.loads(path.read_text())["config"] == config.to_dict()
 
 
 def publish(row: Row, training: Config, directory: Path, results: Path) -> None:

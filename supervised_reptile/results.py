@@ -59,6 +59,11 @@ def write_record(
     write_whole(path, json.dumps(record, indent=2) + "\n")
 
 
+def is_record_of(path: Path, config: Config) -> bool:
+    """Whether a record is there, and of a configuration."""
+    return path.exists() and Config.from_dict(json.loads(path.read_text())["config"]) == config
+
+
 def environment() -> dict[str, Any]:
     """Versions, hardware and commit, as plain values for JSON."""
     versions = {}
