@@ -23,6 +23,7 @@ if not __package__:  # run as a file
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments import common, trainings
+from supervised_reptile.files import write_table
 
 NAME = "ablations"
 PUBLISHED = "as published"
@@ -75,24 +76,22 @@ def main(
     done = trainings.train_all(
         {names[key]: config for key, config in configs.items()}, work, data_dir=data_dir, jobs=jobs
     )
+    from supervised_reptile.results import is_record_of
+
+    published = {names[key]: config for key, config in configs.items() if key[0] == PUBLISHED}
     ports = [
-        Job(name, evaluate_port, (work / name, data_dir), work / name / "run.log")
-        for (variant, _), name in names.items()
-        if variant == PUBLISHED and not (work / name / _PORT_RECORD).exists()
+        Job(n, evaluate_port, (c.to_json(), work / n, data_dir), work / n / "run.log")
+        for n, c in published.items()
+        if not is_record_of(work / n / _PORT_RECORD, c)
     ]
     run_side_by_side(ports, jobs)
-    rows = [
-        (v, *trainings.mean_accuracy([done[names[v, int(s)]] for s in seeds])) for v in VARIANTS
-    ]
+    found = {v: [done[names[v, int(s)]].accuracy() for s in seeds] for v in VARIANTS}
+    records = [json.loads((work / name / _PORT_RECORD).read_text()) for name in published]
     for which in (MOVING, CONTROL):
-        found = [
-            json.loads((work / names[PUBLISHED, int(s)] / _PORT_RECORD).read_text())[which]
-            for s in seeds
-        ]
-        half = sum(each["interval95"] ** 2 for each in found) ** 0.5 / len(found)
-        rows.append((which, sum(e["mean"] for e in found) / len(found) * 100, 100 * half))
+        found[which] = [trainings.percent(record["accuracy"][which]) for record in records]
+    rows = [(name, *trainings.mean_over_seeds(each)) for name, each in found.items()]
     header = ("variant", "test_accuracy", "interval95")
-    common.write_csv(folder / "accuracy.csv", header, rows)
+    write_table(folder / "accuracy.csv", header, rows)
     common.write_json(
         folder / "results.json",
         {
@@ -105,7 +104,7 @@ def main(
     common.save_figure(_figure(rows, meta_iters), folder, NAME)
 
 
-def evaluate_port(run: Path, data_dir: str) -> None:
+def evaluate_port(config: str, run: Path, data_dir: str) -> None:
     """Evaluate a trained network as a port to plain Keras layers would, in a process of its own.
 
     Writes ``port.json`` into the run's folder: test accuracy with the moving averages of stock
@@ -114,11 +113,13 @@ def evaluate_port(run: Path, data_dir: str) -> None:
     import_tensorflow()
     import dataclasses
 
-    from supervised_reptile.curve import write_whole
     from supervised_reptile.datasets import load_dataset
-    from supervised_reptile.evaluation import Accuracy
+    from supervised_reptile.evaluation import Accuracy, task_accuracies
+    from supervised_reptile.files import write_whole
+    from supervised_reptile.run import set_threads
 
-    config = Config.from_json((run / "config.json").read_text())
+    set_threads(1, 1)
+    config = Config.from_json(config)
     dataset = load_dataset(
         config.task.dataset,
         data_dir=data_dir,
@@ -127,12 +128,15 @@ def evaluate_port(run: Path, data_dir: str) -> None:
         resize=config.model.resize,
         progress=False,
     )
-    found = port_accuracies(run / "model.keras", dataset, config)
-    record = {name: dataclasses.asdict(Accuracy.of(each)) for name, each in found.items()}
+    accuracy = {
+        name: dataclasses.asdict(Accuracy.of(task_accuracies(logits)))
+        for name, logits in port_logits(run / "model.keras", dataset, config).items()
+    }
+    record = {"accuracy": accuracy, "config": config.to_dict()}
     write_whole(run / _PORT_RECORD, json.dumps(record, indent=2) + "\n")
 
 
-def port_accuracies(path: Path, dataset, config: Config) -> dict[str, object]:
+def port_logits(path: Path, dataset, config: Config) -> dict[str, object]:
     """Fine-tune and ask a network whose normalization is stock ``BatchNormalization``.
 
     Keras updates the moving averages whenever it trains: here through the inner steps on a
@@ -145,13 +149,12 @@ def port_accuracies(path: Path, dataset, config: Config) -> dict[str, object]:
         config: Supplies their shape and the fine-tuning; ``eval_samples`` tasks of the test split.
 
     Returns:
-        Accuracies float64 [tasks] of the held-out images, together: with the moving averages
-        (``training=False``) and with their own statistics (``training=True``).
+        Logits float32 [tasks, queries, classes] of the held-out images, together: with the moving
+        averages (``training=False``) and with their own statistics (``training=True``).
     """
     import keras
     import numpy as np
 
-    from supervised_reptile.evaluation import task_accuracies
     from supervised_reptile.tasks import evaluation_tasks, random_stream, training_tasks
 
     trained = keras.models.load_model(path)
@@ -196,7 +199,7 @@ def port_accuracies(path: Path, dataset, config: Config) -> dict[str, object]:
         back_to_start()
         for variable, value in zip(model.non_trainable_variables, averages, strict=True):
             variable.assign(value)
-    return {which: task_accuracies(np.stack(each)) for which, each in logits.items()}
+    return {which: np.stack(each) for which, each in logits.items()}
 
 
 def with_moving_averages(model):

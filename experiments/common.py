@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from supervised_reptile.errors import RunError
+from supervised_reptile.files import write_whole
 from supervised_reptile.flags import define_own_flags, own_values, run_main
 from supervised_reptile.quiet import import_tensorflow
 
@@ -53,21 +52,8 @@ def results_folder(given: str, name: str) -> Path:
     return folder
 
 
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table; floats with six digits."""
-    from supervised_reptile.curve import write_whole
-
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    for row in rows:
-        writer.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in row])
-    write_whole(path, text.getvalue())
-
-
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write what was computed, with what and where."""
-    from supervised_reptile.curve import write_whole
     from supervised_reptile.results import environment
 
     text = json.dumps({**values, "environment": environment()}, indent=2, ensure_ascii=False)

@@ -17,6 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments import common
+from supervised_reptile.files import write_table
 from supervised_reptile.learners import FOMAML, MAML, MetaLearner, Reptile
 from supervised_reptile.tasks import evaluation_tasks_of_arrays, tasks_of_arrays
 
@@ -249,7 +250,7 @@ def write_losses(
     """
     losses = {name: each.losses() for name, each in tests.items()}
     rows = list(rows_of_curves(losses))
-    common.write_csv(folder / "curves.csv", (what, "step", "loss", "interval95"), rows)
+    write_table(folder / "curves.csv", (what, "step", "loss", "interval95"), rows)
     ends = {name: {"loss": m, "interval95": h} for name, k, m, h in rows if k == steps}
     common.write_json(folder / "results.json", {"settings": settings, "after": ends})
     width = max(map(len, ends))

@@ -21,6 +21,7 @@ if not __package__:  # run as a file
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments import common, trainings
+from supervised_reptile.files import write_table
 
 NAME = "gradient_combinations"
 COMBINATIONS: dict[str, tuple[float, ...]] = {
@@ -92,7 +93,7 @@ def report(
     done: Mapping[str, trainings.Training], folder: Path, settings: Mapping[str, object]
 ) -> None:
     """Write tables and figure of the trainings."""
-    common.write_csv(
+    write_table(
         folder / "curves.csv",
         ("combination", "iteration", "train", "test"),
         [

@@ -19,6 +19,7 @@ if not __package__:  # run as a file
 
 from experiments import common
 from supervised_reptile.errors import ConfigError
+from supervised_reptile.files import write_table
 
 NAME = "manifolds"
 # c(φ) = w · (1, φ₁, φ₂, φ₁² + φ₂²): a task's input is w, and W is where c = 0.
@@ -143,7 +144,7 @@ def main(meta_iters: int, inner_iters: int, meta_step: float, results: str) -> N
         axes.grid(alpha=0.3)
     panels[0].legend(fontsize="small", loc="lower left")
     figure.suptitle("Reptile between two manifolds of solutions (paper, Fig. 2)")
-    common.write_csv(folder / "paths.csv", ("scene", "iteration", "phi_1", "phi_2"), rows)
+    write_table(folder / "paths.csv", ("scene", "iteration", "phi_1", "phi_2"), rows)
     settings = {"meta_iters": meta_iters, "inner_iters": inner_iters, "meta_step": meta_step}
     common.write_json(folder / "results.json", {"settings": settings, "scenes": found})
     common.save_figure(figure, folder, NAME)

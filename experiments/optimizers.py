@@ -17,6 +17,7 @@ if not __package__:  # run as a file
 
 from experiments import common
 from supervised_reptile.errors import ConfigError
+from supervised_reptile.files import write_table
 
 NAME = "optimizers"
 SETTINGS = {
@@ -90,7 +91,7 @@ def _write(folder: Path, curves, settings) -> None:
         for row in functions.rows_of_curves({"": losses})
     ]
     header = ("inner_optimizer", "meta_iterations", "step", "loss", "interval95")
-    common.write_csv(folder / "curves.csv", header, rows)
+    write_table(folder / "curves.csv", header, rows)
     ends = [row for row in rows if row[2] == settings["eval_iters"]]
     common.write_json(
         folder / "results.json",

@@ -20,6 +20,7 @@ if not __package__:  # run as a file
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments import common, trainings
+from supervised_reptile.files import write_table
 
 NAME = "overlap"
 VARIANTS = {
@@ -97,11 +98,11 @@ def main(
                 if (name := f"{variant} at {sweep} {value:g}, seed {int(seed)}") in done
             ]
             if of_point:
-                mean, interval = trainings.mean_accuracy(of_point)
+                mean, interval = trainings.mean_over_seeds([t.accuracy() for t in of_point])
                 rows.append((variant, float(value), mean, interval, len(of_point)))
                 print(f"{variant:<33} {sweep} {value:<5g} {rows[-1][2]:6.2f} % ± {rows[-1][3]:.2f}")
     header = ("variant", sweep, "test_accuracy", "interval95", "seeds")
-    common.write_csv(folder / "accuracy.csv", header, rows)
+    write_table(folder / "accuracy.csv", header, rows)
     common.write_json(
         folder / "results.json",
         {

@@ -21,6 +21,7 @@ if not __package__:  # run as a file
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments import common, trainings
+from supervised_reptile.files import write_table
 
 NAME = "pretraining"
 RANDOM, ALONE = "random start", "pre-training alone"
@@ -101,9 +102,12 @@ def report(
 
     curves = {name: each.curve for name, each in done.items() if name != ALONE}
     points = min(_WINDOW, *(len(c["test"]) for c in curves.values()))
+    # Before there are so many points there is no mean: what is above a level by then was so
+    # somewhere on the way, or from the start.
+    soonest = (points - 1) * _INTERVAL
     reached = {
         f"{100 * level:g}": {
-            name: found and found[0]
+            name: found and (f"<= {soonest}" if found[0] == soonest else found[0])
             for name, curve in curves.items()
             for found in [first_reached(curve, "test", level, points)]
         }
@@ -115,7 +119,7 @@ def report(
         "seconds": round(sum(float(e["seconds"]) for e in epochs), 1),
         "best": {k: float(best[k]) for k in ("epoch", "accuracy", "val_accuracy", "val_loss")},
     }
-    common.write_csv(
+    write_table(
         folder / "curves.csv",
         ("start", "iteration", "seconds", "train", "test"),
         [
@@ -126,7 +130,7 @@ def report(
             )
         ],
     )
-    common.write_csv(folder / "classifier.csv", list(epochs[0]), [e.values() for e in epochs])
+    write_table(folder / "classifier.csv", list(epochs[0]), [e.values() for e in epochs])
     common.write_json(
         folder / "results.json",
         {

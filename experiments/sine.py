@@ -10,6 +10,7 @@ import numpy as np
 
 from experiments import common, functions
 from supervised_reptile.errors import ConfigError
+from supervised_reptile.files import write_table
 
 ALGORITHMS = ("random", "maml", "reptile", "fomaml", "joint")
 _PANELS = {"random": "random start", "maml": "after MAML", "reptile": "after Reptile"}
@@ -103,7 +104,7 @@ def _check(names: list[str], values: dict) -> None:
 
 def _write(folder: Path, tests, losses, seconds, settings) -> None:
     rows = list(functions.rows_of_curves(losses))
-    common.write_csv(folder / "curves.csv", ("algorithm", "step", "loss", "interval95"), rows)
+    write_table(folder / "curves.csv", ("algorithm", "step", "loss", "interval95"), rows)
     last = settings["eval_iters"]
     found = {
         name: {

@@ -26,6 +26,7 @@ if not __package__:  # run as a file
 
 from experiments import common
 from supervised_reptile.errors import ConfigError
+from supervised_reptile.files import write_table
 
 NAME = "theory"
 NETWORK = (1, 32, 32, 1)
@@ -193,7 +194,7 @@ def main(inner_iters: int, tasks: int, rates: tuple[float, ...], seed: int, resu
         columns = zip(rates, lines["residual"], lines["zeroth"], lines["fit"], strict=True)
         table += [(algorithm, r, a, b, *fit) for r, a, b, fit in columns]
     header = ("algorithm", "alpha", "residual", "residual_without_second_term")
-    common.write_csv(folder / "expansions.csv", (*header, "fit_first", "fit_second"), table)
+    write_table(folder / "expansions.csv", (*header, "fit_first", "fit_second"), table)
     settings = {"inner_iters": inner_iters, "tasks": tasks, "rates": rates, "seed": seed}
     common.write_json(folder / "results.json", {"settings": settings, "algorithms": found})
     figure = common.new_figure(6, 4.2)

@@ -37,13 +37,16 @@ class Training:
 
     def accuracy(self, split: str = "test") -> tuple[float, float]:
         """Mean accuracy of a split in percent, and half its 95 % interval."""
-        found = self.record["accuracy"][split]
-        return 100 * found["mean"], 100 * (found["interval95"] or 0.0)
+        return percent(self.record["accuracy"][split])
 
 
-def mean_accuracy(seeds: Sequence[Training]) -> tuple[float, float]:
-    """Mean test accuracy over seeds in percent, and half its 95 % interval over the tasks."""
-    found = [each.accuracy() for each in seeds]
+def percent(accuracy: Mapping[str, Any]) -> tuple[float, float]:
+    """Mean in percent and half its 95 % interval, of an accuracy as records have it."""
+    return 100 * accuracy["mean"], 100 * (accuracy["interval95"] or 0.0)
+
+
+def mean_over_seeds(found: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Mean of accuracies, and half its 95 % interval over the tasks, from those of each seed."""
     half = sum(interval**2 for _, interval in found) ** 0.5 / len(found)
     return sum(mean for mean, _ in found) / len(found), half
 

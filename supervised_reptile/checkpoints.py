@@ -8,8 +8,8 @@ from pathlib import Path
 import tensorflow as tf
 
 from supervised_reptile.config import Config
-from supervised_reptile.curve import write_whole
 from supervised_reptile.errors import ConfigError, RunError
+from supervised_reptile.files import write_whole
 
 try:
     import fcntl

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from supervised_reptile.config import Config
-from supervised_reptile.curve import first_reached, read_curve, write_whole
+from supervised_reptile.curve import first_reached, read_curve
+from supervised_reptile.files import write_whole
 from supervised_reptile.paper import dataset_facts
 from supervised_reptile.places import FOLDER
 from supervised_reptile.published import EVALUATION_ONLY, ROWS, Row, row_of

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import collections
 import csv
-import os
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
 from supervised_reptile.errors import RunError
+from supervised_reptile.files import write_table
 
 # Running accuracies are means over this many points, not over the whole history.
 _RUNNING_WINDOW = 50
@@ -41,8 +41,7 @@ class LearningCurve:
             for split in splits:
                 self._recent[split].append(float(row[split]))
         self._last = (int(rows[-1]["iteration"]), float(rows[-1]["seconds"])) if rows else (0, 0.0)
-        text = [self._fields, *([row[f] for f in self._fields] for row in rows)]
-        write_whole(self._path, "".join(",".join(line) + "\n" for line in text))
+        write_table(self._path, self._fields, ([row[f] for f in self._fields] for row in rows))
         self._file = self._path.open("a", newline="")
         self._writer = csv.writer(self._file, lineterminator="\n")
         try:
@@ -93,16 +92,6 @@ class LearningCurve:
         # A killed process may have left half a line at the end.
         whole = (r for r in rows if None not in r.values() and set(r) == set(self._fields))
         return [r for r in whole if int(r["iteration"]) < iteration]
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a killed process leaves the old one or the new one."""
-    part = path.with_name(path.name + ".part")
-    with part.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
 
 
 def read_curve(path: Path) -> dict[str, np.ndarray]:

@@ -46,7 +46,7 @@ def export_for_browser(run: Path, out: Path, *, record: str = "results.json") ->
 
     Raises:
         RunError: The directory holds no such run, or one that the browser cannot fine-tune: not
-            the paper's Omniglot network, or not trained by Adam with β1 = 0.
+            the paper's Omniglot network, not trained by Adam with β1 = 0, or with frozen blocks.
     """
     config, content = _read_record(run, record)
     inner = config.inner
@@ -59,6 +59,11 @@ def export_for_browser(run: Path, out: Path, *, record: str = "results.json") ->
         raise RunError(
             "the browser has the paper's Omniglot network. Received: a run on "
             f"--dataset={config.task.dataset}"
+        )
+    if config.model.freeze:
+        raise RunError(
+            "the browser fine-tunes every block. Received: a run with "
+            f"--freeze={config.model.freeze}"
         )
     model = _load_model(run / "model.keras")
     variables, slots = model.trainable_variables, model.optimizer.variables

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import csv
 import math
 import signal
+import sys
 import time
 from pathlib import Path
 
 import keras
 import numpy as np
+import tensorflow as tf
 
+from supervised_reptile.checkpoints import RunDirectory
 from supervised_reptile.config import Config
-from supervised_reptile.curve import write_whole
 from supervised_reptile.datasets.few_shot import FewShotDataset
 from supervised_reptile.errors import RunError, RunInterrupted
+from supervised_reptile.files import write_table
 from supervised_reptile.models import model_from_config
 from supervised_reptile.paper import dataset_facts
 from supervised_reptile.tasks import random_stream
@@ -28,50 +31,16 @@ PATIENCE = 3
 MAX_EPOCHS = 200
 
 _DEPENDS_ON = ("dataset", "filters", "image_size", "resize", "seed")
-_MODEL, _HISTORY, _CONFIG = "classifier.keras", "history.csv", "config.json"
-
-
-class ImageBatches(keras.utils.PyDataset):
-    """Mini-batches of labelled images for Keras' ``fit``, in a new order every epoch.
-
-    Args:
-        dataset: Where the images are.
-        rows: Which of them, int64 [n].
-        labels: Their classes, int32 [n].
-        batch: Images in a mini-batch.
-        rng: Shuffles them.
-    """
-
-    def __init__(
-        self,
-        dataset: FewShotDataset,
-        rows: np.ndarray,
-        labels: np.ndarray,
-        batch: int,
-        rng: np.random.Generator,
-    ) -> None:
-        super().__init__()
-        self._dataset, self._rows, self._labels = dataset, rows, labels
-        self._batch, self._rng = batch, rng
-        self.on_epoch_end()
-
-    def __len__(self) -> int:
-        """Number of mini-batches of an epoch; the last may be smaller."""
-        return math.ceil(len(self._rows) / self._batch)
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Images float32 [batch, height, width, channels] and labels int32 [batch]."""
-        mine = self._order[index * self._batch : (index + 1) * self._batch]
-        images = self._dataset.images[self._rows[mine]]
-        return images * np.float32(self._dataset.pixel_scale), self._labels[mine]
-
-    def on_epoch_end(self) -> None:
-        """Shuffle anew."""
-        self._order = self._rng.permutation(len(self._rows))
 
 
 def start_from_classifier(
-    model: keras.Model, dataset: FewShotDataset, config: Config, directory: Path, *, progress: bool
+    model: keras.Model,
+    dataset: FewShotDataset,
+    config: Config,
+    directory: Path,
+    *,
+    anew: bool = False,
+    progress: bool = True,
 ) -> None:
     """Give a model the weights of a classifier of all training classes, but for the last layer.
 
@@ -83,42 +52,64 @@ def start_from_classifier(
     held out, the weights of the epoch of the lowest validation loss, which is flat after three
     epochs without a lower one.
 
-    It is trained once: ``directory`` keeps the classifier (``classifier.keras``), the loss and
-    accuracy of each epoch (``history.csv``), what it depends on (``config.json``) and, until it
-    is done, the newest epoch. One that was stopped goes on from there, with another order of the
-    images than it would have had.
+    It is trained once. ``directory`` keeps its checkpoints, one an epoch, from which a stopped
+    pre-training goes on as if it had not been stopped; ``history.csv``, the loss, accuracy and
+    seconds of each epoch; and in the end ``classifier.keras``.
 
     Args:
         model: Takes the weights.
         dataset: Supplies the images.
         config: Supplies dataset, filters, image_size, resize and seed.
         directory: Where the classifier is kept.
-        progress: Whether to show a progress bar, rather than a line each epoch.
+        anew: Whether to set aside what is there.
+        progress: Whether to show a progress bar on a terminal, rather than a line each epoch.
 
     Raises:
-        RunError: The directory holds the classifier of another network, data set or seed.
+        RunError: The directory holds the classifier of another network, data set or seed, is
+            damaged, or another process is training there.
         RunInterrupted: Ctrl-C was pressed.
     """
-    known = config.flat()
-    facts = {name: known[name] for name in _DEPENDS_ON}
-    described = directory / _CONFIG
-    if described.exists() and (found := json.loads(described.read_text())) != facts:
-        changed = ", ".join(f"{n}: {found.get(n)} -> {v}" for n, v in facts.items())
-        raise RunError(f"--pretraining_dir: {directory} holds another classifier ({changed})")
-    if not (directory / _MODEL).exists():
-        directory.mkdir(parents=True, exist_ok=True)
-        write_whole(described, json.dumps(facts, indent=2) + "\n")
-        try:
-            _train(dataset, config, directory, progress=progress)
-        except KeyboardInterrupt:
-            raise RunInterrupted(
-                "stopped in the pre-training; the same command goes on from its last epoch",
-                signal.SIGINT,
-            ) from None
-    classifier = keras.models.load_model(directory / _MODEL)
+    classifier = _Classifier(dataset, config, directory)
+    if anew and directory.exists():
+        classifier.directory.move_aside()
+    classifier.prepare()
+    try:
+        classifier.train(progress=progress)
+    except KeyboardInterrupt:
+        raise RunInterrupted(
+            "stopped in the pre-training; the same command goes on from its last epoch",
+            signal.SIGINT,
+        ) from None
     for layer in model.layers[:-1]:
-        layer.set_weights(classifier.get_layer(layer.name).get_weights())
+        layer.set_weights(classifier.model.get_layer(layer.name).get_weights())
     print(f"starting from the classifier in {directory}", flush=True)
+
+
+class ImageBatches(keras.utils.PyDataset):
+    """Mini-batches of labelled images for Keras' ``fit``, in a given order.
+
+    Args:
+        dataset: Where the images are.
+        rows: Which of them, int64 [n].
+        labels: Their classes, int32 [n].
+        order: Permutation of 0 … n − 1.
+    """
+
+    def __init__(
+        self, dataset: FewShotDataset, rows: np.ndarray, labels: np.ndarray, order: np.ndarray
+    ) -> None:
+        super().__init__()
+        self._dataset, self._rows, self._labels = dataset, rows[order], labels[order]
+
+    def __len__(self) -> int:
+        """Number of mini-batches; the last may be smaller."""
+        return math.ceil(len(self._rows) / BATCH)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Images float32 [batch, height, width, channels] and labels int32 [batch]."""
+        mine = slice(index * BATCH, (index + 1) * BATCH)
+        images = self._dataset.images[self._rows[mine]]
+        return images * np.float32(self._dataset.pixel_scale), self._labels[mine]
 
 
 def training_and_held_out(
@@ -134,10 +125,8 @@ def training_and_held_out(
         Rows int64 [n] and labels int32 [n], 0 … classes − 1, of either part.
     """
     kept, held_out = [], []
-    ids = dataset.splits["train"]
-    for label, class_id in enumerate(ids):
-        rows = np.arange(*dataset.class_offsets[class_id : class_id + 2])
-        rows = rng.permutation(rows)
+    for label, class_id in enumerate(dataset.splits["train"]):
+        rows = rng.permutation(np.arange(*dataset.class_offsets[class_id : class_id + 2]))
         count = max(1, round(HELD_OUT * len(rows)))
         held_out += [(row, label) for row in rows[:count]]
         kept += [(row, label) for row in rows[count:]]
@@ -145,43 +134,98 @@ def training_and_held_out(
     return tuple((rows, labels.astype(np.int32)) for rows, labels in parts)
 
 
-class _Seconds(keras.callbacks.Callback):
-    """Adds to what is known of each epoch how long it took."""
+class _Classifier:
+    """The classifier with all that its training needs to be stopped and go on."""
 
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        self._started = time.perf_counter()
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        logs["seconds"] = round(time.perf_counter() - self._started, 1)
-
-
-def _train(dataset: FewShotDataset, config: Config, directory: Path, *, progress: bool) -> None:
-    classes = len(dataset.splits["train"])
-    rng = random_stream(config.seed, "pretraining", 0)
-    parts = training_and_held_out(dataset, rng)
-    training, validation = (ImageBatches(dataset, *part, BATCH, rng) for part in parts)
-    model = model_from_config(config.replace(freeze=0), classes)
-    decay = dataset_facts(config.task.dataset).pretraining_decay
-    model.compile(
+    def __init__(self, dataset: FewShotDataset, config: Config, directory: Path) -> None:
+        self._dataset, self._config = dataset, config
+        self.model = model_from_config(config.replace(freeze=0), len(dataset.splits["train"]))
+        decay = dataset_facts(config.task.dataset).pretraining_decay
         # Keras takes learning rate × weight decay × weight off each weight before each step.
-        optimizer=keras.optimizers.Adam(LEARNING_RATE, weight_decay=(1 - decay) / LEARNING_RATE),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
-    backup = directory / "backup"
-    print(f"pre-training: a classifier of {classes} classes", flush=True)
-    model.fit(
-        training,
-        validation_data=validation,
-        epochs=MAX_EPOCHS,
-        verbose=1 if progress else 2,
-        callbacks=[
-            keras.callbacks.BackupAndRestore(backup),
-            _Seconds(),
-            keras.callbacks.CSVLogger(directory / _HISTORY, append=backup.exists()),
-            keras.callbacks.EarlyStopping(patience=PATIENCE, restore_best_weights=True),
-        ],
-    )
-    whole = directory / f"new-{_MODEL}"
-    model.save(whole)
-    whole.replace(directory / _MODEL)
+        optimizer = keras.optimizers.Adam(LEARNING_RATE, weight_decay=(1 - decay) / LEARNING_RATE)
+        optimizer.build(self.model.trainable_variables)
+        self.model.compile(
+            optimizer=optimizer,
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+        )
+        self._epoch, self._best_epoch = (tf.Variable(n, dtype=tf.int64) for n in (0, -1))
+        self._best_loss = tf.Variable(math.inf, dtype=tf.float64)
+        self._best_weights = [tf.Variable(v.value) for v in self.model.variables]
+        checkpoint = tf.train.Checkpoint(
+            epoch=self._epoch,
+            best_epoch=self._best_epoch,
+            best_loss=self._best_loss,
+            best_weights=self._best_weights,
+            weights=[v.value for v in self.model.variables],
+            optimizer=[v.value for v in optimizer.variables],
+        )
+        self.directory = RunDirectory(directory, checkpoint)
+
+    def prepare(self) -> None:
+        """Go on from the directory's newest checkpoint, if there is one of this classifier."""
+        saved = self.directory.saved_config()
+        if saved is not None:
+            others = set(self._config.flat()) - set(_DEPENDS_ON)
+            if differences := saved.differences(self._config, ignore=others):
+                raise RunError(
+                    f"--pretrain: {self.directory.path} holds another classifier "
+                    f"({'; '.join(differences)}). Use another --checkpoint or --pretraining_dir"
+                )
+            self.directory.lock()
+            self.directory.restore()
+        self.directory.make_ready(self._config)
+
+    @property
+    def _is_flat(self) -> bool:
+        epoch = int(self._epoch)
+        return epoch >= MAX_EPOCHS or epoch - 1 - int(self._best_epoch) >= PATIENCE
+
+    def train(self, *, progress: bool) -> None:
+        """Train until the validation loss is flat; the model then has its best weights."""
+        seed, path = self._config.seed, self.directory.path
+        rng = random_stream(seed, "pretraining", 0)
+        kept, held_out = training_and_held_out(self._dataset, rng)
+        # As it normalises by the batch's statistics, its loss depends on what is batched together:
+        # the same in every epoch.
+        validation = ImageBatches(self._dataset, *held_out, rng.permutation(len(held_out[0])))
+        history = self._history()
+        if not self._is_flat:
+            classes = self.model.output_shape[-1]
+            print(f"pre-training: a classifier of {classes} classes", flush=True)
+        while not self._is_flat:
+            epoch, started = int(self._epoch), time.perf_counter()
+            order = random_stream(seed, "pretraining", 1 + epoch).permutation(len(kept[0]))
+            found = self.model.fit(
+                ImageBatches(self._dataset, *kept, order),
+                validation_data=validation,
+                initial_epoch=epoch,
+                epochs=epoch + 1,
+                verbose=1 if progress and sys.stdout.isatty() else 2,
+                shuffle=False,
+            ).history
+            values = {name: each[0] for name, each in found.items()}
+            if values["val_loss"] < self._best_loss:
+                self._best_loss.assign(values["val_loss"])
+                self._best_epoch.assign(epoch)
+                for best, variable in zip(self._best_weights, self.model.variables, strict=True):
+                    best.assign(variable.value)
+            self._epoch.assign(epoch + 1)
+            seconds = round(time.perf_counter() - started, 1)
+            history.append({"epoch": epoch, "seconds": seconds} | values)
+            write_table(path / "history.csv", list(history[0]), [row.values() for row in history])
+            self.directory.save(epoch + 1)
+        for variable, best in zip(self.model.variables, self._best_weights, strict=True):
+            variable.assign(best)
+        if not (path / "classifier.keras").exists():
+            self.model.save(path / "new.keras")
+            (path / "new.keras").replace(path / "classifier.keras")
+
+    def _history(self) -> list[dict]:
+        """What is known of the epochs that the checkpoint has done; later ones are done again."""
+        path = self.directory.path / "history.csv"
+        if not path.exists():
+            return []
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        return [row for row in rows if int(row["epoch"]) < int(self._epoch)]

@@ -16,8 +16,8 @@ from typing import Any
 import tensorflow as tf
 
 from supervised_reptile.config import Config
-from supervised_reptile.curve import write_whole
 from supervised_reptile.evaluation import Accuracy
+from supervised_reptile.files import write_whole
 
 _PACKAGES = (
     *("supervised-reptile", "tensorflow", "tensorflow-cpu", "keras"),

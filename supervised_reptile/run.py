@@ -114,7 +114,7 @@ def train(trainer: Trainer, options: RunOptions) -> None:
 
     Args:
         trainer: As :func:`open_run` makes it.
-        options: Supplies ``pretraining_dir`` and ``progress``.
+        options: Supplies ``pretraining_dir``, ``resume`` and ``progress``.
 
     Raises:
         RunError: See ``training.Trainer`` and ``pretraining``.
@@ -122,11 +122,13 @@ def train(trainer: Trainer, options: RunOptions) -> None:
     """
     trainer.prepare()
     if trainer.config.model.pretrain and not trainer.has_checkpoint:
+        shared = options.pretraining_dir
         start_from_classifier(
             trainer.learner.model,
             trainer.dataset,
             trainer.config,
-            Path(options.pretraining_dir or trainer.directory / "pretraining"),
+            Path(shared or trainer.directory / "pretraining"),
+            anew=not options.resume and not shared,
             progress=options.progress,
         )
         trainer.save()

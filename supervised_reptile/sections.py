@@ -47,7 +47,7 @@ class ModelConfig(Checked):
             program used its Pillow version's default, "nearest"; Pillow's is now "bicubic".
         pretrain: bool, whether meta-training starts from the weights of an ordinary classifier of
             all training classes, but for the last layer (the review's Sec. 6.5), rather than from
-            random ones.
+            random ones. `run.train` sees to it.
         freeze: int, how many of the four blocks, the first ones, stay as they started, in training
             and in evaluation, from 0 to 4.
 

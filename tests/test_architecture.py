@@ -17,6 +17,7 @@ PACKAGE = Path(supervised_reptile.__file__).parent
 # Each module imports only from those before it. A new module finds its place here.
 LAYERS = [
     "errors",
+    "files",
     "quiet",
     "side_by_side",
     "places",

@@ -28,6 +28,8 @@ from experiments import (
 )
 from supervised_reptile.config import paper_config
 from supervised_reptile.errors import ConfigError, RunError
+from supervised_reptile.learners import learner_from_config
+from supervised_reptile.tasks import evaluation_tasks, training_tasks
 
 ROOT = Path(__file__).resolve().parents[1]
 run_module = importlib.import_module("supervised_reptile.run")
@@ -341,8 +343,25 @@ def test_ablations(toy_data, tmp_path, monkeypatch):
     accuracy = {v["variant"]: v["test_accuracy"] for v in found["variants"]}
     assert list(accuracy) == [*some, ablations.MOVING, ablations.CONTROL]
     assert has_figure(tmp_path / "r", "ablations")
-    # The port of stock layers, fine-tuned step by step by Keras, is our evaluation but for float32.
-    assert accuracy[ablations.CONTROL] == pytest.approx(accuracy["as published"], abs=5.01)
+    assert 0 <= accuracy[ablations.MOVING] <= 100
+
+
+def test_the_port_is_our_evaluation_but_for_the_moving_averages(tmp_path, monkeypatch):
+    """Stock layers, stepped by Keras itself, with the trained slots: task by task the same."""
+    monkeypatch.setattr(ablations, "_WARM_UP_TASKS", 3)
+    data = vector_dataset(size=28, classes=18, examples=20)
+    config = ablations.config_of("as published", 0, 3, 6, "glyphs").replace(eval_iters=5)
+    learner = learner_from_config(config, run_module.model_from_config(config))
+    for i in range(3):
+        tasks = training_tasks(np.random.default_rng(i), data, config)
+        learner.train_step(data.images, tasks, 1.0)
+    learner.compiled_model().save(tmp_path / "model.keras")
+    tasks = evaluation_tasks(0, "evaluation", data, "test", config, range(6))
+    ours = learner.predict_tasks(data.images, tasks, transductive=True)
+    found = ablations.port_logits(tmp_path / "model.keras", data, config)
+    np.testing.assert_allclose(found[ablations.CONTROL], ours, atol=0.02)
+    # Another function: its answers differ by far more.
+    assert np.abs(found[ablations.MOVING] - ours).max() > 0.5
 
 
 def test_the_port_is_the_network_with_moving_averages(toy_data, tmp_path):

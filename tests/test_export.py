@@ -162,6 +162,10 @@ def test_what_cannot_be_exported_is_told(tmp_path, run):
     (tmp_path / "results.json").write_text(record)
     assert message(tmp_path).startswith(f"--checkpoint: cannot read {tmp_path / 'model.keras'}: ")
     assert message(tmp_path, record="other.json").startswith("--checkpoint: no other.json")
+    (tmp_path / "results.json").write_text(record.replace('"freeze": 0', '"freeze": 2'))
+    assert message(tmp_path) == (
+        "the browser fine-tunes every block. Received: a run with --freeze=2"
+    )
     (tmp_path / "results.json").write_text(record.replace('"adam"', '"sgd"'))
     assert "Adam, β1 = 0" in message(tmp_path)
     (tmp_path / "results.json").write_text(record.replace('"glyphs"', '"miniimagenet"'))

@@ -3,6 +3,8 @@
 import csv
 import importlib
 import json
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -15,7 +17,7 @@ from supervised_reptile.datasets.few_shot import FewShotDataset
 from supervised_reptile.errors import ConfigError, RunError
 from supervised_reptile.learners import learner_from_config
 from supervised_reptile.models import model_from_config
-from supervised_reptile.tasks import evaluation_tasks, training_tasks
+from supervised_reptile.tasks import evaluation_tasks, random_stream, training_tasks
 
 run_module = importlib.import_module("supervised_reptile.run")
 
@@ -40,12 +42,14 @@ def striped_dataset(classes=9, examples=30):
 def make_quick(patch):
     """A few epochs of small mini-batches."""
     patch.setattr(pretraining, "BATCH", 18)
-    patch.setattr(pretraining, "MAX_EPOCHS", 8)
+    patch.setattr(pretraining, "MAX_EPOCHS", 5)
+    patch.setattr(pretraining, "LEARNING_RATE", 0.005)
 
 
 @pytest.fixture
 def quick(monkeypatch):
     make_quick(monkeypatch)
+    return monkeypatch
 
 
 CONFIG = {"pretrain": True, "filters": 8}
@@ -92,18 +96,27 @@ def test_the_classifier_learns_and_all_but_the_last_layer_is_taken_over(done):
     assert all(float(e["seconds"]) >= 0 for e in epochs)
 
 
-def test_the_kept_weights_are_of_the_epoch_of_the_lowest_validation_loss(done):
-    data, directory, config, _ = done
-    rng = pretraining.random_stream(config.seed, "pretraining", 0)
+def validation_loss(model, data, config):
+    """By hand; the held-out images must be one mini-batch, of the same statistics therefore."""
+    rng = random_stream(config.seed, "pretraining", 0)
     _, (rows, labels) = pretraining.training_and_held_out(data, rng)
-    classifier = keras.models.load_model(directory / "classifier.keras")
-    logits = classifier(data.images[rows].astype(np.float32)).numpy()
+    logits = model(data.images[rows].astype(np.float32)).numpy().astype(np.float64)
     logits -= logits.max(axis=1, keepdims=True)
     chosen = logits[np.arange(len(rows)), labels]
-    loss = np.mean(np.log(np.exp(logits).sum(axis=1)) - chosen)
-    losses = [float(e["val_loss"]) for e in epochs_of(directory)]
-    # The 18 held-out images are one mini-batch, so that their statistics are the same here.
-    assert loss == pytest.approx(min(losses), rel=1e-4)
+    return np.mean(np.log(np.exp(logits).sum(axis=1)) - chosen)
+
+
+def test_the_kept_weights_are_of_the_epoch_of_the_lowest_validation_loss(tmp_path, quick):
+    """On labels that mean nothing it soon rises."""
+    quick.setattr(pretraining, "LEARNING_RATE", 0.02)
+    data = vector_dataset(size=28, classes=9, examples=30)
+    config, _ = pretrained(tmp_path, data)
+    losses = [float(epoch["val_loss"]) for epoch in epochs_of(tmp_path)]
+    best = int(np.argmin(losses))
+    # It counts as flat after three epochs that are no better.
+    assert best == len(losses) - 1 - pretraining.PATIENCE
+    classifier = keras.models.load_model(tmp_path / "classifier.keras")
+    assert validation_loss(classifier, data, config) == pytest.approx(losses[best], rel=1e-3)
 
 
 def test_every_weight_is_multiplied_by_the_factor_before_each_step(tmp_path, monkeypatch):
@@ -135,53 +148,93 @@ def test_images_are_held_out_of_each_class_by_the_seed():
     assert any((a != b).any() for a, b in zip(other[1], held_out, strict=True))
 
 
-def test_batches_hold_every_image_once_an_epoch_in_a_new_order():
+def test_batches_hold_every_image_once_in_the_order_given(monkeypatch):
+    monkeypatch.setattr(pretraining, "BATCH", 16)
     data = vector_dataset(size=2)
-    rows, labels = np.arange(50), np.arange(50, dtype=np.int32)
-    batches = pretraining.ImageBatches(data, rows, labels, 16, np.random.default_rng(0))
-    orders = []
-    for _ in range(2):
-        given = [batches[i] for i in range(len(batches))]
-        assert [len(y) for _, y in given] == [16, 16, 16, 2]
-        for images, y in given:
-            assert images.dtype == np.float32
-            np.testing.assert_array_equal(images, data.images[y])
-        orders.append(np.concatenate([y for _, y in given]))
-        batches.on_epoch_end()
-    assert sorted(orders[0]) == sorted(orders[1]) == list(range(50))
-    assert (orders[0] != orders[1]).any()
+    order = np.random.default_rng(0).permutation(50)
+    rows, labels = np.arange(10, 60), np.arange(50, dtype=np.int32)
+    batches = pretraining.ImageBatches(data, rows, labels, order)
+    given = [batches[i] for i in range(len(batches))]
+    assert [len(y) for _, y in given] == [16, 16, 16, 2]
+    np.testing.assert_array_equal(np.concatenate([y for _, y in given]), order)
+    for images, y in given:
+        assert images.dtype == np.float32
+        np.testing.assert_array_equal(images, data.images[10 + y])
 
 
-def test_a_classifier_is_shared_and_never_one_of_something_else(done, monkeypatch):
+def test_a_classifier_is_shared_and_never_one_of_something_else(done, quick):
     data, directory, _, first = done
-    monkeypatch.setattr(pretraining, "_train", None)  # not again
+    before = (directory / "classifier.keras").stat().st_mtime_ns
     _, second = pretrained(directory, data, classes=2, freeze=2)
     for a, b in zip(first.layers[:-1], second.layers[:-1], strict=True):
         for x, y in zip(a.get_weights(), b.get_weights(), strict=True):
             np.testing.assert_array_equal(x, y)
-    with pytest.raises(RunError, match=r"--pretraining_dir: .*another classifier.*filters: 8 -> 9"):
-        pretrained(directory, data, filters=9)
+    assert (directory / "classifier.keras").stat().st_mtime_ns == before
+    with pytest.raises(RunError, match=r"another classifier \(seed: 0 -> 1\). Use another --chec"):
+        pretrained(directory, data, seed=1)
 
 
-def test_a_stopped_pretraining_goes_on_from_its_last_epoch(tmp_path, quick, monkeypatch):
+def test_two_processes_do_not_train_one_classifier(tmp_path, quick):
+    config = tiny_config(**CONFIG)
+    tmp_path.joinpath("p").mkdir()
+    code = (
+        "import fcntl, sys, time; file = open(sys.argv[1], 'w'); fcntl.lockf(file, fcntl.LOCK_EX);"
+        "print('locked', flush=True); time.sleep(600)"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "p" / ".lock")], stdout=subprocess.PIPE
+    )
+    try:
+        other.stdout.readline()
+        with pytest.raises(RunError, match="another process is training in"):
+            pretraining.start_from_classifier(
+                model_from_config(config), striped_dataset(), config, tmp_path / "p"
+            )
+    finally:
+        other.kill()
+
+
+def test_a_stopped_pretraining_ends_with_the_same_bits(tmp_path, quick, done):
+    """Weights, slots, best epoch and the order of the images all go on."""
+    data, whole, _, model = done
+    fit, epochs = keras.Model.fit, []
+
+    def stopping_fit(self, *arguments, **options):
+        """Ctrl-C at the end of the third epoch, of which nothing is saved yet."""
+        epochs.append(fit(self, *arguments, **options))
+        if len(epochs) == 3:
+            raise KeyboardInterrupt
+        return epochs[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keras.Model, "fit", stopping_fit)
+        with pytest.raises(pretraining.RunInterrupted, match="stopped in the pre-training"):
+            pretrained(tmp_path, data)
+    assert len(epochs_of(tmp_path)) == 2
+    assert not (tmp_path / "classifier.keras").exists()
+    _, resumed = pretrained(tmp_path, data)
+    for a, b in zip(model.layers[:-1], resumed.layers[:-1], strict=True):
+        for x, y in zip(a.get_weights(), b.get_weights(), strict=True):
+            np.testing.assert_array_equal(x, y)
+    known = ("epoch", "accuracy", "loss", "val_accuracy", "val_loss")
+    assert [[e[k] for k in known] for e in epochs_of(tmp_path)] == [
+        [e[k] for k in known] for e in epochs_of(whole)
+    ]
+
+
+def test_a_damaged_checkpoint_is_told_and_can_be_set_aside(tmp_path, quick):
     data = striped_dataset()
-    monkeypatch.setattr(pretraining, "PATIENCE", 99)
-
-    class Stop(keras.callbacks.Callback):
-        def on_epoch_begin(self, epoch, logs=None):
-            if epoch == 5:
-                raise KeyboardInterrupt
-
-    callbacks = keras.callbacks.EarlyStopping
-    monkeypatch.setattr(keras.callbacks, "EarlyStopping", lambda **options: Stop())
-    with pytest.raises(pretraining.RunInterrupted, match="stopped in the pre-training"):
-        pretrained(tmp_path, data)
-    monkeypatch.setattr(keras.callbacks, "EarlyStopping", callbacks)
-    pretrained(tmp_path, data)
-    epochs = epochs_of(tmp_path)
-    assert [int(e["epoch"]) for e in epochs] == list(range(8))
-    # It goes on from weights that have learned, not from new ones.
-    assert float(epochs[5]["loss"]) < 0.7 * float(epochs[0]["loss"])
+    quick.setattr(pretraining, "MAX_EPOCHS", 1)
+    config, _ = pretrained(tmp_path / "p", data)
+    (saved,) = (tmp_path / "p").glob("ckpt-1.data*")
+    saved.write_bytes(saved.read_bytes()[:1000])
+    with pytest.raises(RunError, match=r"cannot read .*ckpt-1"):
+        pretrained(tmp_path / "p", data)
+    pretraining.start_from_classifier(
+        model_from_config(config), data, config, tmp_path / "p", anew=True, progress=False
+    )
+    assert (tmp_path / "p.previous-1" / "classifier.keras").exists()
+    assert (tmp_path / "p" / "classifier.keras").exists()
 
 
 # -------------------------------------------------------------------------------- frozen blocks

@@ -19,7 +19,7 @@ from typing import Any
 import keras
 
 from supervised_reptile.config import Config
-from supervised_reptile.curve import write_whole
+from supervised_reptile.files import write_whole
 from supervised_reptile.paper import dataset_facts
 from supervised_reptile.places import FOLDER as IMAGE_FOLDER
 
