@@ -7,6 +7,7 @@ import math
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -26,8 +27,8 @@ BATCH = 128
 LEARNING_RATE = 0.001
 HELD_OUT = 0.1
 """Share of the images of each class that only the validation loss is measured on."""
-PATIENCE = 3
-"""Epochs without a lower validation loss after which it counts as flat."""
+PATIENCE, LEAST_GAIN = 3, 0.01
+"""Epochs in which the lowest validation loss must fall by this share of it, else it is flat."""
 MAX_EPOCHS = 200
 
 _DEPENDS_ON = ("dataset", "filters", "image_size", "resize", "seed")
@@ -49,8 +50,8 @@ def start_from_classifier(
     held-out images of these classes is flat. Before each step every weight is multiplied by the
     review's factor (Sec. 6.5), 0.999 for Omniglot and 0.99 for photographs. What the facts at hand
     do not give is ours: Adam with Keras' own constants, mini-batches of 128, one image in ten
-    held out, the weights of the epoch of the lowest validation loss, which is flat after three
-    epochs without a lower one.
+    held out, the weights of the epoch of the lowest validation loss, which is flat when three
+    epochs have not lowered it by one percent.
 
     It is trained once. ``directory`` keeps its checkpoints, one an epoch, from which a stopped
     pre-training goes on as if it had not been stopped; ``history.csv``, the loss, accuracy and
@@ -134,6 +135,16 @@ def training_and_held_out(
     return tuple((rows, labels.astype(np.int32)) for rows, labels in parts)
 
 
+def is_flat(losses: Sequence[float]) -> bool:
+    """Whether the last epochs have hardly lowered the lowest loss.
+
+    Args:
+        losses: Validation loss after each epoch so far.
+    """
+    before, last = losses[:-PATIENCE], losses[-PATIENCE:]
+    return bool(before) and min(last) > (1 - LEAST_GAIN) * min(before)
+
+
 class _Classifier:
     """The classifier with all that its training needs to be stopped and go on."""
 
@@ -149,12 +160,11 @@ class _Classifier:
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             metrics=["accuracy"],
         )
-        self._epoch, self._best_epoch = (tf.Variable(n, dtype=tf.int64) for n in (0, -1))
+        self._epoch = tf.Variable(0, dtype=tf.int64)
         self._best_loss = tf.Variable(math.inf, dtype=tf.float64)
         self._best_weights = [tf.Variable(v.value) for v in self.model.variables]
         checkpoint = tf.train.Checkpoint(
             epoch=self._epoch,
-            best_epoch=self._best_epoch,
             best_loss=self._best_loss,
             best_weights=self._best_weights,
             weights=[v.value for v in self.model.variables],
@@ -176,11 +186,6 @@ class _Classifier:
             self.directory.restore()
         self.directory.make_ready(self._config)
 
-    @property
-    def _is_flat(self) -> bool:
-        epoch = int(self._epoch)
-        return epoch >= MAX_EPOCHS or epoch - 1 - int(self._best_epoch) >= PATIENCE
-
     def train(self, *, progress: bool) -> None:
         """Train until the validation loss is flat; the model then has its best weights."""
         seed, path = self._config.seed, self.directory.path
@@ -190,10 +195,11 @@ class _Classifier:
         # the same in every epoch.
         validation = ImageBatches(self._dataset, *held_out, rng.permutation(len(held_out[0])))
         history = self._history()
-        if not self._is_flat:
+        losses = [float(row["val_loss"]) for row in history]
+        if not is_flat(losses):
             classes = self.model.output_shape[-1]
             print(f"pre-training: a classifier of {classes} classes", flush=True)
-        while not self._is_flat:
+        while not is_flat(losses) and len(losses) < MAX_EPOCHS:
             epoch, started = int(self._epoch), time.perf_counter()
             order = random_stream(seed, "pretraining", 1 + epoch).permutation(len(kept[0]))
             found = self.model.fit(
@@ -207,7 +213,6 @@ class _Classifier:
             values = {name: each[0] for name, each in found.items()}
             if values["val_loss"] < self._best_loss:
                 self._best_loss.assign(values["val_loss"])
-                self._best_epoch.assign(epoch)
                 for best, variable in zip(self._best_weights, self.model.variables, strict=True):
                     best.assign(variable.value)
             self._epoch.assign(epoch + 1)
@@ -215,6 +220,7 @@ class _Classifier:
             history.append({"epoch": epoch, "seconds": seconds} | values)
             write_table(path / "history.csv", list(history[0]), [row.values() for row in history])
             self.directory.save(epoch + 1)
+            losses.append(values["val_loss"])
         for variable, best in zip(self.model.variables, self._best_weights, strict=True):
             variable.assign(best)
         if not (path / "classifier.keras").exists():

@@ -113,10 +113,26 @@ def test_the_kept_weights_are_of_the_epoch_of_the_lowest_validation_loss(tmp_pat
     config, _ = pretrained(tmp_path, data)
     losses = [float(epoch["val_loss"]) for epoch in epochs_of(tmp_path)]
     best = int(np.argmin(losses))
-    # It counts as flat after three epochs that are no better.
+    # It is flat after three epochs that are no better.
     assert best == len(losses) - 1 - pretraining.PATIENCE
     classifier = keras.models.load_model(tmp_path / "classifier.keras")
     assert validation_loss(classifier, data, config) == pytest.approx(losses[best], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("losses", "flat"),
+    [
+        ([], False),
+        ([3.0, 3.0, 3.0], False),  # three epochs to compare with nothing
+        ([3.0, 3.0, 3.0, 3.0], True),
+        ([3.0, 2.98, 2.975, 2.98], True),  # not by one percent
+        ([3.0, 2.98, 2.96, 2.98], False),
+        ([3.0, 2.0, 1.0, 1.5, 1.2, 1.1], True),
+        ([3.0, 2.0, 1.0, 1.5, 1.2], False),
+    ],
+)
+def test_flat_is_less_than_one_percent_in_three_epochs(losses, flat):
+    assert pretraining.is_flat(losses) == flat
 
 
 def test_every_weight_is_multiplied_by_the_factor_before_each_step(tmp_path, monkeypatch):
