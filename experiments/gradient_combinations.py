@@ -140,7 +140,7 @@ def _figure(done: Mapping[str, trainings.Training]):
     )
     curves.grid(alpha=0.3)
     ends.invert_yaxis()
-    ends.set(xlabel="test accuracy at the end in %, 95 % interval over tasks", xlim=(0, 100))
+    ends.set(xlabel="at the end, 95 % interval over tasks", xlim=(0, 100))
     ends.grid(alpha=0.3, axis="x")
     figure.suptitle("Linear combinations of the inner gradients (paper, Fig. 3)")
     return figure
