@@ -43,7 +43,7 @@ def test_images_of_ones_own(finished):
     folder, output = finished
     record = json.loads((folder / "model_checkpoint/results.json").read_text())
     assert record["config"]["task"]["dataset"] == "folder:flowers"
-    model = {"filters": 4, "image_size": 10, "resize": "nearest"}
+    model = {"filters": 4, "image_size": 10, "resize": "nearest", "pretrain": False, "freeze": 0}
     assert record["config"]["model"] == model
     assert list(record["accuracy"]) == ["train", "validation", "test"]
     for split, accuracy in record["accuracy"].items():
