@@ -14,7 +14,7 @@ import json
 import sys
 from pathlib import Path
 
-from supervised_reptile.config import Config
+from supervised_reptile.config import Config, RunOptions
 from supervised_reptile.published import find_row
 from supervised_reptile.quiet import import_tensorflow
 from supervised_reptile.side_by_side import Job, run_side_by_side
@@ -23,7 +23,7 @@ if not __package__:  # run as a file
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments import common, trainings
-from supervised_reptile.files import write_table
+from supervised_reptile.files import write_table, write_whole
 
 NAME = "ablations"
 PUBLISHED = "as published"
@@ -113,21 +113,12 @@ def evaluate_port(config: str, run: Path, data_dir: str) -> None:
     import_tensorflow()
     import dataclasses
 
-    from supervised_reptile.datasets import load_dataset
     from supervised_reptile.evaluation import Accuracy, task_accuracies
-    from supervised_reptile.files import write_whole
-    from supervised_reptile.run import set_threads
+    from supervised_reptile.run import load_data, set_threads
 
     set_threads(1, 1)
     config = Config.from_json(config)
-    dataset = load_dataset(
-        config.task.dataset,
-        data_dir=data_dir,
-        seed=config.seed,
-        image_size=config.model.image_size,
-        resize=config.model.resize,
-        progress=False,
-    )
+    dataset = load_data(config, RunOptions(data_dir=data_dir, progress=False))
     accuracy = {
         name: dataclasses.asdict(Accuracy.of(task_accuracies(logits)))
         for name, logits in port_logits(run / "model.keras", dataset, config).items()
@@ -175,19 +166,18 @@ def port_logits(path: Path, dataset, config: Config) -> dict[str, object]:
         for r, y in zip(rows, labels, strict=True):
             model.train_on_batch(inputs(r), y)
 
-    start = [v.numpy() for v in (*weights, *optimizer.variables)]
-
-    def back_to_start():
-        for variable, value in zip((*weights, *optimizer.variables), start, strict=True):
+    def restore(values):
+        for variable, value in values:
             variable.assign(value)
 
+    start = [(v, v.numpy()) for v in (*weights, *optimizer.variables)]
     rng = random_stream(config.seed, "curve", 0)
     several = config.replace(meta_batch=_WARM_UP_TASKS)
     tasks = training_tasks(rng, dataset, several)
     for task in zip(*tasks.steps, strict=True):
         fine_tune(*task)
-        back_to_start()
-    averages = [v.numpy() for v in model.non_trainable_variables]
+        restore(start)
+    start += [(v, v.numpy()) for v in model.non_trainable_variables]
     tasks = evaluation_tasks(
         config.seed, "evaluation", dataset, "test", config, range(config.eval.eval_samples)
     )
@@ -196,9 +186,7 @@ def port_logits(path: Path, dataset, config: Config) -> dict[str, object]:
         fine_tune(rows, labels)
         for which, training in zip(logits, (False, True), strict=True):
             logits[which].append(np.asarray(model(inputs(queries), training=training)))
-        back_to_start()
-        for variable, value in zip(model.non_trainable_variables, averages, strict=True):
-            variable.assign(value)
+        restore(start)
     return {which: np.stack(each) for which, each in logits.items()}
 
 

@@ -88,14 +88,7 @@ def open_run(config: Config, options: RunOptions) -> Trainer:
     intra_op, inter_op = options.threads(config.task.dataset)
     set_threads(intra_op, inter_op)
     print(config.table(), flush=True)
-    dataset = load_dataset(
-        config.task.dataset,
-        data_dir=options.data_dir,
-        seed=config.seed,
-        image_size=config.model.image_size,
-        resize=config.model.resize,
-        progress=options.progress,
-    )
+    dataset = load_data(config, options)
     check_task(config.task, _facts_of_loaded(dataset))
     learner = learner_from_config(
         config,
@@ -104,6 +97,26 @@ def open_run(config: Config, options: RunOptions) -> Trainer:
         lanes=min(inter_op, _MOST_LANES),  # independent tasks side by side
     )
     return Trainer(learner, dataset, config, options)
+
+
+def load_data(config: Config, options: RunOptions) -> FewShotDataset:
+    """The data set of a configuration, with its split, at its size.
+
+    Args:
+        config: Supplies dataset, seed, image_size and resize.
+        options: Supplies ``data_dir`` and ``progress``.
+
+    Raises:
+        DatasetNotFoundError: The data set is not there.
+    """
+    return load_dataset(
+        config.task.dataset,
+        data_dir=options.data_dir,
+        seed=config.seed,
+        image_size=config.model.image_size,
+        resize=config.model.resize,
+        progress=options.progress,
+    )
 
 
 def train(trainer: Trainer, options: RunOptions) -> None:

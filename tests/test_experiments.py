@@ -237,8 +237,6 @@ def toy_data(monkeypatch):
     monkeypatch.setattr(run_module, "load_dataset", lambda *a, **k: data)
     monkeypatch.setattr(run_module, "set_threads", lambda *threads: None)
 
-    monkeypatch.setattr("supervised_reptile.datasets.load_dataset", lambda *a, **k: data)
-
     def in_turn(jobs, processes, when_done=lambda job: None):
         for job in jobs:
             job.function(*job.arguments)
