@@ -42,7 +42,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
-        epilog="rows:\n" + "\n".join(f"  {row.name:<26}{_description(row)}" for row in ROWS),
+        epilog="rows:\n" + "\n".join(f"  {row.name:<30}{_description(row)}" for row in ROWS),
     )
     add, defaults = parser.add_argument, RunOptions()
     add("--row", action="append", default=[], metavar="NAME", help="a row to run; may be repeated")

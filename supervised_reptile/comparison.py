@@ -161,7 +161,7 @@ def _cells(entry: Mapping[str, Any]) -> list[str]:
         for p in entry["published"]
     ]
     first = [
-        f"{entry['dataset'].removeprefix(FOLDER)}, {entry['title']}",
+        _heading(entry["dataset"], entry["title"]),
         f"{entry['shots']}-shot {entry['classes']}-way"
         + (", transductive" if entry["transductive"] else ""),
         ", ".join(published),
@@ -237,7 +237,17 @@ def times_table(times: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _notes() -> str:
-    return "".join(f"- `{row.name}`: {row.note}\n" for row in ROWS if row.note)
+    """What a reader must know of the rows, each remark once."""
+    notes: dict[str, dict[str, None]] = {}
+    for row in ROWS:
+        if row.note:
+            notes.setdefault(row.note, {})[_heading(row.dataset, row.title)] = None
+    return "".join(f"- {'; '.join(rows)}: {note}\n" for note, rows in notes.items())
+
+
+def _heading(dataset: str, title: str) -> str:
+    """What the tables call a row."""
+    return f"{dataset.removeprefix(FOLDER)}, {title}"
 
 
 def write_comparison(root: Path, readme: Path) -> str:

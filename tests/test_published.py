@@ -74,6 +74,37 @@ def test_the_sgd_row_is_table_3_but_for_the_optimizer():
     ]
 
 
+# From Finn et al.'s paper (Appendix A.1) and the usage of their program: the step on the mean loss,
+# steps in training and at test, tasks of a meta-batch, queries of a class in training.
+FINN = {
+    "omniglot-5way-maml-1shot": (0.4, 1, 3, 32, 1),
+    "omniglot-5way-maml-5shot": (0.4, 1, 3, 32, 5),
+    "omniglot-20way-maml-1shot": (0.1, 5, 5, 16, 1),
+    "omniglot-20way-maml-5shot": (0.1, 5, 5, 16, 5),
+    "miniimagenet-5way-maml-1shot": (0.01, 5, 10, 4, 15),
+    "miniimagenet-5way-maml-5shot": (0.01, 5, 10, 2, 15),
+}
+
+
+@pytest.mark.parametrize("name", FINN)
+def test_maml_and_fomaml_are_trained_as_finn_et_al_did(name):
+    row = find_row(name)
+    config = row.training(0)
+    (task,) = row.tasks()
+    evaluated = row.evaluation(config, *task, 600)
+    support = config.task.classes * config.task.shots
+    assert config.inner.inner_batch == evaluated.eval.eval_batch == support
+    step = config.inner.learning_rate * support  # our loss is summed over the mini-batch
+    queries = config.meta.foml_tail
+    # The last of the inner steps is the query set's.
+    steps = config.inner.inner_iters - 1, evaluated.eval.eval_iters
+    assert (pytest.approx(step), *steps, config.meta.meta_batch, queries) == FINN[name]
+    assert config.task.train_shots == config.task.shots + queries
+    assert (config.meta.outer_optimizer, config.meta.meta_step_at(59_999)) == ("adam", 0.001)
+    fomaml = find_row(name.replace("maml", "fomaml")).training(0)
+    assert config.differences(fomaml) == ["algorithm: maml -> fomaml"]
+
+
 def test_shortened_runs_have_folders_of_their_own():
     row = find_row("omniglot-20way")
     assert run_name(row, row.training(2)) == "omniglot-20way/seed2"
