@@ -54,18 +54,15 @@ def config_of(variant: str, seed: int, meta_iters: int, eval_samples: int, datas
 
 
 def main(
+    place: trainings.Place,
+    *,
     seeds: tuple[float, ...],
     dataset: str,
     meta_iters: int,
     eval_samples: int,
-    results: str,
-    work_dir: str,
-    data_dir: str,
-    jobs: int,
 ) -> None:
     """Train every variant with every seed, and write table and figure."""
-    folder = common.results_folder(results, NAME)
-    work = Path(work_dir or f"runs/{NAME}")
+    folder, work = place.results_folder(NAME), place.work_folder(NAME)
     settings = {"meta_iters": meta_iters, "eval_samples": eval_samples, "dataset": dataset}
     configs = {
         (variant, int(seed)): config_of(variant, int(seed), **settings)
@@ -73,18 +70,16 @@ def main(
         for seed in seeds
     }
     names = {key: f"{key[0]}, seed {key[1]}" for key in configs}
-    done = trainings.train_all(
-        {names[key]: config for key, config in configs.items()}, work, data_dir=data_dir, jobs=jobs
-    )
+    done = trainings.train_all({names[key]: config for key, config in configs.items()}, place, NAME)
     from supervised_reptile.results import is_record_of
 
     published = {names[key]: config for key, config in configs.items() if key[0] == PUBLISHED}
     ports = [
-        Job(n, evaluate_port, (c.to_json(), work / n, data_dir), work / n / "run.log")
+        Job(n, evaluate_port, (c.to_json(), work / n, place.data_dir), work / n / "run.log")
         for n, c in published.items()
         if not is_record_of(work / n / _PORT_RECORD, c)
     ]
-    run_side_by_side(ports, jobs)
+    run_side_by_side(ports, place.jobs)
     found = {v: [done[names[v, int(s)]].accuracy() for s in seeds] for v in VARIANTS}
     records = [json.loads((work / name / _PORT_RECORD).read_text()) for name in published]
     for which in (MOVING, CONTROL):
@@ -228,13 +223,10 @@ def _figure(rows: list[tuple], meta_iters: int):
 
 
 if __name__ == "__main__":
-    common.start(
+    trainings.start(
         main,
         {
             "seeds": ((0.0, 1.0, 2.0), "Seeds, with commas between."),
             "meta_iters": (5000, "Meta-iterations of each training (paper: 100000)."),
-            "eval_samples": (300, "Tasks in the final evaluation of each split."),
-            "results": common.RESULTS,
-            **trainings.FLAGS,
         },
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from supervised_reptile.config import Config, paper_config
 from supervised_reptile.errors import ConfigError
@@ -71,21 +72,17 @@ def config_of(
     )
 
 
-def main(
-    combinations: str, results: str, work_dir: str, data_dir: str, jobs: int, **settings
-) -> None:
+def main(place: trainings.Place, *, combinations: str, **settings: Any) -> None:
     """Train them, draw their learning curves and write down where they ended."""
     wanted = combinations.split(",") if combinations else list(COMBINATIONS)
     if unknown := [name for name in wanted if name not in COMBINATIONS]:
         raise ConfigError(
             f"--combinations: must be of {', '.join(COMBINATIONS)}. Received: {unknown[0]!r}"
         )
-    folder = common.results_folder(results, NAME)
+    folder = place.results_folder(NAME)
     configs = {name: config_of(COMBINATIONS[name], **settings) for name in wanted}
     by_folder = {name.replace("/", " over "): config for name, config in configs.items()}
-    done = trainings.train_all(
-        by_folder, Path(work_dir or f"runs/{NAME}"), data_dir=data_dir, jobs=jobs
-    )
+    done = trainings.train_all(by_folder, place, NAME)
     report(dict(zip(configs, done.values(), strict=True)), folder, settings)
 
 
@@ -147,15 +144,12 @@ def _figure(done: Mapping[str, trainings.Training]):
 
 
 if __name__ == "__main__":
-    common.start(
+    trainings.start(
         main,
         {
             "combinations": ("", "Which, by name, with commas between; empty: all ten."),
             "meta_iters": (10_000, "Outer iterations of each training (paper: 40000)."),
             "eval_interval": (25, "Outer iterations between points of the learning curves."),
-            "eval_samples": (300, "Tasks in the final evaluation of each split."),
             "seed": common.SEED,
-            "results": common.RESULTS,
-            **trainings.FLAGS,
         },
     )

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from supervised_reptile.config import Config, paper_config
 from supervised_reptile.errors import ConfigError
@@ -61,22 +62,17 @@ def config_of(sweep: str, value: float, variant: str, seed: int, **settings) -> 
 
 
 def main(
+    place: trainings.Place,
+    *,
     sweep: str,
     values: tuple[float, ...],
     seeds: tuple[float, ...],
-    dataset: str,
-    meta_iters: int,
-    eval_samples: int,
-    results: str,
-    work_dir: str,
-    data_dir: str,
-    jobs: int,
+    **settings: Any,
 ) -> None:
     """Train every variant at every value and seed, and write table and figure."""
     if sweep not in SWEEPS:
         raise ConfigError(f"--sweep: must be one of {', '.join(SWEEPS)}. Received: {sweep!r}")
-    folder = common.results_folder(results, f"{NAME}_{sweep}")
-    settings = {"dataset": dataset, "meta_iters": meta_iters, "eval_samples": eval_samples}
+    folder = place.results_folder(f"{NAME}_{sweep}")
     values = values or SWEEPS[sweep][0]
     points = [(v, value, int(s)) for v in VARIANTS for value in values for s in seeds]
     configs = {
@@ -86,9 +82,7 @@ def main(
         for variant, value, seed in points
         if not _impossible(sweep, value, variant)
     }
-    done = trainings.train_all(
-        configs, Path(work_dir or f"runs/{NAME}"), data_dir=data_dir, jobs=jobs
-    )
+    done = trainings.train_all(configs, place, NAME)
     rows = []
     for variant in VARIANTS:
         for value in values:
@@ -112,7 +106,7 @@ def main(
             "training_seconds": sum(t.record["training_seconds"] for t in done.values()),
         },
     )
-    common.save_figure(_figure(sweep, rows, meta_iters), folder, NAME)
+    common.save_figure(_figure(sweep, rows, settings["meta_iters"]), folder, NAME)
 
 
 def _impossible(sweep: str, value: float, variant: str) -> bool:
@@ -138,15 +132,12 @@ def _figure(sweep: str, rows: list[tuple], meta_iters: int):
 
 
 if __name__ == "__main__":
-    common.start(
+    trainings.start(
         main,
         {
             "sweep": ("inner_iters", f"What to sweep: {', '.join(SWEEPS)}."),
             "values": ((), "Its values, with commas between; empty: those of the figure."),
             "seeds": ((0.0,), "Seeds, with commas between."),
             "meta_iters": (2000, "Outer iterations of each training (paper: 40000)."),
-            "eval_samples": (300, "Tasks in the final evaluation of each split."),
-            "results": common.RESULTS,
-            **trainings.FLAGS,
         },
     )

@@ -14,6 +14,7 @@ import csv
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from supervised_reptile.config import Config, paper_config
 
@@ -57,31 +58,16 @@ def start_name(freeze: int) -> str:
     return f"pre-trained{blocks}"
 
 
-def main(
-    freeze: tuple[float, ...],
-    seed: int,
-    dataset: str,
-    meta_iters: int,
-    eval_samples: int,
-    results: str,
-    work_dir: str,
-    data_dir: str,
-    jobs: int,
-) -> None:
+def main(place: trainings.Place, *, freeze: tuple[float, ...], seed: int, **settings: Any) -> None:
     """Pre-train, train, and write table and figure."""
-    folder = common.results_folder(results, NAME)
-    settings = {"dataset": dataset, "meta_iters": meta_iters, "eval_samples": eval_samples}
     configs = configs_of(freeze, seed, **settings)
-    work = Path(work_dir or f"runs/{NAME}")
-    classifier = work / "classifier"
-    how = {"data_dir": data_dir, "jobs": jobs, "pretraining_dir": str(classifier)}
+    classifier = place.work_folder(NAME) / "classifier"
     # The pre-training alone comes first: it makes the classifier that the others share.
-    done = trainings.train_all({ALONE: configs[ALONE]}, work, **how)
-    done |= trainings.train_all({n: c for n, c in configs.items() if n != ALONE}, work, **how)
-    done = {name: done[name] for name in configs}
+    for part in ({ALONE: configs[ALONE]}, configs):
+        done = trainings.train_all(part, place, NAME, pretraining_dir=str(classifier))
     with (classifier / "history.csv").open(newline="") as file:
         epochs = list(csv.DictReader(file))
-    report(done, epochs, folder, {**settings, "seed": seed})
+    report(done, epochs, place.results_folder(NAME), {**settings, "seed": seed})
 
 
 def report(
@@ -183,14 +169,11 @@ def _figure(curves: Mapping[str, Mapping], epochs: list[dict[str, str]], points:
 
 
 if __name__ == "__main__":
-    common.start(
+    trainings.start(
         main,
         {
             "freeze": ((0.0, 2.0), "Frozen blocks of each pre-trained start, from 0 to 4."),
             "seed": common.SEED,
             "meta_iters": (5000, "Meta-iterations of each training (paper: 100000)."),
-            "eval_samples": (300, "Tasks in the final evaluation of each split."),
-            "results": common.RESULTS,
-            **trainings.FLAGS,
         },
     )

@@ -4,23 +4,73 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments import common
 from supervised_reptile.config import Config, RunOptions
 from supervised_reptile.errors import RunError
 from supervised_reptile.places import default_data_dir
 from supervised_reptile.quiet import import_tensorflow
 from supervised_reptile.side_by_side import Job, run_side_by_side
 
-FLAGS = {
+_FLAGS = {
     "dataset": ("omniglot", "Data set: omniglot, or glyphs, which needs no data."),
+    "eval_samples": (300, "Tasks in the final evaluation of each split."),
+    "results": common.RESULTS,
     "data_dir": (default_data_dir(), "Directory of the data sets."),
     "work_dir": ("", "Folder of the trainings; empty: runs/ and the experiment's name."),
     "jobs": (2, "Trainings side by side, each of one thread, at least 1."),
 }
 """What every experiment of trainings takes on its command line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where an experiment's trainings run, and where its tables go.
+
+    Args:
+        results: Folder for tables and figures; empty: ``results/`` and the experiment's name.
+        work_dir: Folder of the trainings; empty: ``runs/`` and the experiment's name.
+        data_dir: Directory of the data sets.
+        jobs: Processes side by side, each of one thread, at least 1.
+
+    Raises:
+        RunError: ``jobs`` is out of range.
+    """
+
+    results: str = ""
+    work_dir: str = ""
+    data_dir: str = default_data_dir()
+    jobs: int = 2
+
+    def __post_init__(self) -> None:
+        if self.jobs < 1:
+            raise RunError(f"--jobs: must be at least 1. Received: {self.jobs}")
+
+    def results_folder(self, name: str) -> Path:
+        """The folder for tables and figures, made if need be."""
+        return common.results_folder(self.results, name)
+
+    def work_folder(self, name: str) -> Path:
+        """The folder of the trainings' folders."""
+        return Path(self.work_dir or f"runs/{name}")
+
+
+def start(main: Callable[..., None], flags: Mapping[str, tuple[Any, str]]) -> None:
+    """Run an experiment of trainings from the command line.
+
+    Args:
+        main: Called with its :class:`Place`, and with the value of each other flag by name: those
+            given here, ``dataset`` and ``eval_samples``.
+        flags: Name of each flag of its own to its default and its meaning.
+    """
+
+    def call(results: str, work_dir: str, data_dir: str, jobs: int, **own: Any) -> None:
+        main(Place(results, work_dir, data_dir, jobs), **own)
+
+    common.start(call, {**flags, **_FLAGS})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,12 +102,7 @@ def mean_over_seeds(found: Sequence[tuple[float, float]]) -> tuple[float, float]
 
 
 def train_all(
-    configs: Mapping[str, Config],
-    work_dir: Path,
-    *,
-    data_dir: str,
-    jobs: int,
-    pretraining_dir: str = "",
+    configs: Mapping[str, Config], place: Place, name: str, *, pretraining_dir: str = ""
 ) -> dict[str, Training]:
     """Train and evaluate each configuration as ``run_omniglot.py`` would, each in its folder.
 
@@ -65,36 +110,34 @@ def train_all(
 
     Args:
         configs: Name of each training, also that of its folder, to what it computes.
-        work_dir: Folder of their folders; the output of each stands in its ``run.log``.
-        data_dir: Directory of the data sets.
-        jobs: Processes side by side, each of one thread, at least 1.
+        place: Where, and how many side by side; the output of each stands in its ``run.log``.
+        name: The experiment's.
         pretraining_dir: As in ``RunOptions``.
 
     Returns:
         The finished trainings by name, in the order of ``configs``.
 
     Raises:
-        RunError: ``jobs`` is out of range, or trainings failed; all others were carried out.
+        RunError: Trainings failed; all others were carried out.
         RunInterrupted: A signal stopped them; all is saved.
     """
-    if jobs < 1:
-        raise RunError(f"--jobs: must be at least 1. Received: {jobs}")
     import_tensorflow()  # quietly
     from supervised_reptile.results import is_record_of
 
-    left = {n: c for n, c in configs.items() if not is_record_of(work_dir / n / "results.json", c)}
+    folder = place.work_folder(name)
+    left = {n: c for n, c in configs.items() if not is_record_of(folder / n / "results.json", c)}
     print(f"{len(configs) - len(left)} of {len(configs)} trainings are finished", flush=True)
     work = [
         Job(
             n,
             _train,
-            (c.to_json(), str(work_dir / n), data_dir, pretraining_dir),
-            work_dir / n / "run.log",
+            (c.to_json(), str(folder / n), place.data_dir, pretraining_dir),
+            folder / n / "run.log",
         )
         for n, c in left.items()
     ]
-    run_side_by_side(work, jobs, lambda job: print(f"finished: {job.name}", flush=True))
-    return {name: read_training(work_dir / name) for name in configs}
+    run_side_by_side(work, place.jobs, lambda job: print(f"finished: {job.name}", flush=True))
+    return {n: read_training(folder / n) for n in configs}
 
 
 def read_training(folder: Path) -> Training:

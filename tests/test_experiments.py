@@ -246,12 +246,16 @@ def toy_data(monkeypatch):
         monkeypatch.setattr(module, "run_side_by_side", in_turn)
 
 
-def test_gradient_combinations(toy_data, tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def place(tmp_path):
+    return trainings.Place(str(tmp_path / "r"), str(tmp_path / "w"), "none", jobs=1)
+
+
+def test_gradient_combinations(toy_data, place, tmp_path, monkeypatch, capsys):
     shown = ["g1", "(g1+g2)/2", "g3"]
     flags = {"dataset": "glyphs", "meta_iters": 4, "eval_interval": 2, "eval_samples": 3}
-    flags |= {"results": str(tmp_path / "r"), "work_dir": str(tmp_path / "w"), "data_dir": "none"}
-    flags |= {"combinations": ",".join(shown), "seed": 0, "jobs": 1}
-    gradient_combinations.main(**flags)
+    flags |= {"combinations": ",".join(shown), "seed": 0}
+    gradient_combinations.main(place, **flags)
     found = read(tmp_path / "r", "results.json")["combinations"]
     assert list(found) == shown
     assert found["(g1+g2)/2"]["step_weights"] == [0.5, 0.5]
@@ -262,9 +266,9 @@ def test_gradient_combinations(toy_data, tmp_path, monkeypatch, capsys):
 
     # What is finished is not run again; only the report is written anew.
     monkeypatch.setattr(trainings, "Job", None)
-    gradient_combinations.main(**flags)
+    gradient_combinations.main(place, **flags)
     with pytest.raises(ConfigError, match=r"--combinations: must be of g1, .* Received: 'g5'"):
-        gradient_combinations.main(**(flags | {"combinations": "g1,g5"}))
+        gradient_combinations.main(place, **(flags | {"combinations": "g1,g5"}))
 
 
 def test_combinations_are_those_of_figure_3():
@@ -285,34 +289,25 @@ def test_combinations_are_those_of_figure_3():
         assert config.inner.inner_iters * 25 == config.task.classes * config.task.train_shots
 
 
-def test_trainings_refuse_what_they_cannot_do(tmp_path):
+def test_trainings_refuse_what_they_cannot_do(place):
     with pytest.raises(RunError, match=r"--jobs: must be at least 1. Received: 0"):
-        trainings.train_all({}, tmp_path, data_dir="none", jobs=0)
+        trainings.Place(jobs=0)
     config = paper_config("omniglot", meta_iters=1)
     with pytest.raises(RunError, match=r"one .*no Omniglot|one .*fetch_data"):
-        trainings.train_all({"one": config}, tmp_path, data_dir=str(tmp_path), jobs=1)
+        trainings.train_all({"one": config}, place, "some")
 
 
-def test_overlap(toy_data, tmp_path, capsys):
-    overlap.main(
-        sweep="inner_iters",
-        values=(2.0, 5.0),
-        seeds=(0.0,),
-        dataset="glyphs",
-        meta_iters=2,
-        eval_samples=3,
-        results=str(tmp_path / "r"),
-        work_dir=str(tmp_path / "w"),
-        data_dir="none",
-        jobs=1,
-    )
+def test_overlap(toy_data, place, tmp_path, capsys):
+    flags = {"values": (2.0, 5.0), "seeds": (0.0,), "dataset": "glyphs"}
+    flags |= {"meta_iters": 2, "eval_samples": 3}
+    overlap.main(place, sweep="inner_iters", **flags)
     rows = read(tmp_path / "r", "accuracy.csv")
     assert [(r["variant"], float(r["inner_iters"])) for r in rows] == [
         (variant, k) for variant in overlap.VARIANTS for k in (2.0, 5.0)
     ]
     assert has_figure(tmp_path / "r", "overlap")
     with pytest.raises(ConfigError, match="--sweep: must be one of inner_iters"):
-        overlap.main("shots", (), (0,), "glyphs", 1, 1, str(tmp_path), "", "", 1)
+        overlap.main(place, sweep="shots", **flags)
 
 
 def test_points_of_the_overlap_sweeps_are_table_6():
@@ -330,13 +325,12 @@ def test_points_of_the_overlap_sweeps_are_table_6():
                 )
 
 
-def test_ablations(toy_data, tmp_path, monkeypatch):
+def test_ablations(toy_data, place, tmp_path, monkeypatch):
     flags = {"seeds": (0.0,), "dataset": "glyphs", "meta_iters": 2, "eval_samples": 4}
-    flags |= {"results": str(tmp_path / "r"), "work_dir": str(tmp_path / "w"), "data_dir": "none"}
     monkeypatch.setattr(ablations, "_WARM_UP_TASKS", 2)
     some = ("as published", "SGD, gradient averaged")
     monkeypatch.setattr(ablations, "VARIANTS", {n: ablations.VARIANTS[n] for n in some})
-    ablations.main(**flags, jobs=1)
+    ablations.main(place, **flags)
     found = read(tmp_path / "r", "results.json")
     accuracy = {v["variant"]: v["test_accuracy"] for v in found["variants"]}
     assert list(accuracy) == [*some, ablations.MOVING, ablations.CONTROL]
@@ -378,19 +372,10 @@ def test_the_port_is_the_network_with_moving_averages(toy_data, tmp_path):
     assert np.abs(port(x, training=False) - model(x)).max() > 0.1
 
 
-def test_pretraining(toy_data, tmp_path, monkeypatch, capsys):
+def test_pretraining(toy_data, place, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("supervised_reptile.pretraining.MAX_EPOCHS", 2)
-    pretraining.main(
-        freeze=(0.0, 3.0),
-        seed=0,
-        dataset="glyphs",
-        meta_iters=12,
-        eval_samples=2,
-        results=str(tmp_path / "r"),
-        work_dir=str(tmp_path / "w"),
-        data_dir="none",
-        jobs=1,
-    )
+    flags = {"freeze": (0.0, 3.0), "seed": 0, "dataset": "glyphs"}
+    pretraining.main(place, **flags, meta_iters=12, eval_samples=2)
     found = read(tmp_path / "r", "results.json")
     starts = ["random start", "pre-training alone", "pre-trained", "pre-trained, 3 blocks frozen"]
     assert list(found["starts"]) == starts
