@@ -65,7 +65,7 @@ def model_facts(name: str) -> dict[str, Any]:
 
     Returns:
         ``name``, ``training`` (a `Config` as ``Config.to_dict`` writes it), ``iterations``,
-        ``training_seconds``, ``commit`` of the training's end, and ``evaluations``: a list of
+        ``training_seconds``, ``commit`` of the evaluation, and ``evaluations``: a list of
         ``shots``, ``transductive`` and ``accuracy`` by split.
 
     Raises:
@@ -154,7 +154,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
         f"{meta.meta_batch} tasks with {task.train_shots} examples a class; "
         f"{inner.inner_iters} steps of {inner.inner_optimizer}, learning rate "
         f"{inner.learning_rate:g}, mini-batches of {inner.inner_batch}; outer step "
-        f"{meta.meta_step:g} → {meta.meta_step_final:g}. Commit {facts['commit']}.",
+        f"{meta.meta_step:g} → {meta.meta_step_final:g}. Evaluated by commit {facts['commit']}.",
         f"- **Input**: float32 images in [0, 1], {size}×{size}, as `--dataset {task.dataset}` "
         "gives them (Omniglot: 0 is ink, 1 is paper). **Output**: logits.",
         "- **Normalisation** is by the statistics of the batch at hand, always: what a batch holds "
