@@ -61,13 +61,13 @@ def start_name(freeze: int) -> str:
 def main(place: trainings.Place, *, freeze: tuple[float, ...], seed: int, **settings: Any) -> None:
     """Pre-train, train, and write table and figure."""
     configs = configs_of(freeze, seed, **settings)
-    classifier = place.work_folder(NAME) / "classifier"
+    folder, classifier = place.results_folder(NAME), place.work_folder(NAME) / "classifier"
     # The pre-training alone comes first: it makes the classifier that the others share.
     for part in ({ALONE: configs[ALONE]}, configs):
         done = trainings.train_all(part, place, NAME, pretraining_dir=str(classifier))
     with (classifier / "history.csv").open(newline="") as file:
         epochs = list(csv.DictReader(file))
-    report(done, epochs, place.results_folder(NAME), {**settings, "seed": seed})
+    report(done, epochs, folder, {**settings, "seed": seed})
 
 
 def report(

@@ -40,10 +40,10 @@ class Place:
         RunError: ``jobs`` is out of range.
     """
 
-    results: str = ""
-    work_dir: str = ""
-    data_dir: str = default_data_dir()
-    jobs: int = 2
+    results: str
+    work_dir: str
+    data_dir: str
+    jobs: int
 
     def __post_init__(self) -> None:
         if self.jobs < 1:

@@ -126,7 +126,6 @@ def _columns(
     return tuple(Column(*cell, source) for cell in cells)
 
 
-_FINN_TITLES = {"maml": "MAML", "fomaml": "FOMAML"}
 _FINN_NOTE = (
     "As Finn et al. (2017, Appendix A.1), whose method it is: SGD steps on the whole support set, "
     "a separate query set, Adam outside; a training for each number of shots. At test one query a "
@@ -156,7 +155,7 @@ def _finn_row(
     support = classes * shots
     return Row(
         f"{dataset}-{classes}way-{algorithm}-{shots}shot",
-        _FINN_TITLES[algorithm],
+        algorithm.upper(),
         dataset,
         classes,
         _columns(source, (shots, True, *published)),

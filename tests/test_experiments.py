@@ -291,7 +291,7 @@ def test_combinations_are_those_of_figure_3():
 
 def test_trainings_refuse_what_they_cannot_do(place):
     with pytest.raises(RunError, match=r"--jobs: must be at least 1. Received: 0"):
-        trainings.Place(jobs=0)
+        trainings.Place("", "", "none", jobs=0)
     config = paper_config("omniglot", meta_iters=1)
     with pytest.raises(RunError, match=r"one .*no Omniglot|one .*fetch_data"):
         trainings.train_all({"one": config}, place, "some")
