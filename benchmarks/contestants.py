@@ -9,6 +9,7 @@ as that is not what they differ in.
 from __future__ import annotations
 
 import abc
+import subprocess
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from benchmarks import tf1_session
+from benchmarks.plain_loop import PlainLoop
+from benchmarks.tf1_session import TF1Session
 from benchmarks.workloads import BLOCKS, Workload
 from supervised_reptile.learners import learner_from_config
 from supervised_reptile.models import NORMALIZATION_EPSILON, miniimagenet_model, omniglot_model
@@ -100,66 +104,11 @@ class Ours(Contestant):
         return self._learner.predict_tasks(self._examples, tasks, transductive=True)
 
 
-class PlainLoop(Contestant):
-    """A meta-learning loop in Python and NumPy around somebody's training step.
-
-    What all baselines share is written here, so that they differ only in how they take a step
-    and how they export and import their state.
-    """
-
-    def __init__(self, workload: Workload, images: np.ndarray, pixel_scale: float) -> None:
-        del workload
-        self._images, self._pixel_scale = images, np.float32(pixel_scale)
-
-    def pixels(self, rows: np.ndarray) -> np.ndarray:
-        """The images ``rows`` as the network sees them, float32."""
-        return self._images[rows] * self._pixel_scale
-
-    @abc.abstractmethod
-    def step(self, rows: np.ndarray, labels: np.ndarray) -> None:
-        """Take one inner step on the images ``rows``, int32 [batch]."""
-
-    @abc.abstractmethod
-    def predict(self, rows: np.ndarray) -> np.ndarray:
-        """Returns the logits of images that share their batch statistics, float32."""
-
-    @abc.abstractmethod
-    def export_state(self) -> Any:
-        """Returns a copy of weights, slots and step count."""
-
-    @abc.abstractmethod
-    def import_state(self, state: Any) -> None:
-        """Set weights, slots and step count."""
-
-    def train(self, tasks, meta_step):
-        """See base class."""
-        start = self.weights()
-        total = [np.zeros_like(w) for w in start]
-        for rows, labels in zip(*tasks.steps, strict=True):
-            for batch in zip(rows, labels, strict=True):
-                self.step(*batch)
-            total = [t + (w - s) for t, w, s in zip(total, self.weights(), start, strict=True)]
-            self.load(start)
-        scale = meta_step / len(tasks.steps.indices)
-        self.load([s + scale * t for s, t in zip(start, total, strict=True)])
-
-    def evaluate(self, tasks):
-        """See base class."""
-        logits = []
-        for rows, labels, queries in zip(*tasks.steps, tasks.queries, strict=True):
-            backup = self.export_state()
-            for batch in zip(rows, labels, strict=True):
-                self.step(*batch)
-            logits.append(self.predict(queries))
-            self.import_state(backup)
-        return np.stack(logits)
-
-
-class KerasEager(PlainLoop):
+class KerasEager(PlainLoop, Contestant):
     """Stock Keras layers, loss and optimizer with a ``GradientTape``, run eagerly."""
 
     def __init__(self, workload: Workload, images: np.ndarray, pixel_scale: float) -> None:
-        super().__init__(workload, images, pixel_scale)
+        super().__init__(images, pixel_scale)
         self._model = stock_model(workload)
         inner = workload.config.inner
         self._optimizer = keras.optimizers.Adam(
@@ -216,76 +165,76 @@ class KerasStep(KerasEager):
         self._logits = tf.function(self._logits)
 
 
-class TF1Style(PlainLoop):
-    """A graph and a session, as programs of 2018 were built: one ``session.run`` a step."""
+class TF1Style(TF1Session, Contestant):
+    """The program for TensorFlow 1, run by TensorFlow 2."""
 
     def __init__(self, workload: Workload, images: np.ndarray, pixel_scale: float) -> None:
-        super().__init__(workload, images, pixel_scale)
-        network, inner, v1 = workload.network, workload.config.inner, tf.compat.v1
-        with tf.Graph().as_default() as graph:
-            self._fed_images = v1.placeholder(tf.float32, [None, *network.image])
-            self._fed_labels = v1.placeholder(tf.int32, [None])
-            variables = [
-                v1.get_variable(
-                    f"weight{number}", shape, tf.float32, v1.zeros_initializer(), use_resource=False
-                )
-                for number, shape in enumerate(network.weight_shapes)
-            ]
-            self._logits = _tf1_network(self._fed_images, variables, workload)
-            losses = v1.nn.sparse_softmax_cross_entropy_with_logits(
-                labels=self._fed_labels, logits=self._logits
-            )
-            # The gradient of a vector of losses is the gradient of their sum.
-            self._minimize = v1.train.AdamOptimizer(
-                inner.learning_rate, inner.beta_1, inner.beta_2, inner.epsilon
-            ).minimize(losses)
-            self._weights = _Exchange(variables)
-            self._state = _Exchange(v1.global_variables())
-            self._session = v1.Session(graph=graph)
-            self._session.run(v1.global_variables_initializer())
-            graph.finalize()
+        super().__init__(images, pixel_scale, **_session_settings(workload))
+
+
+class TensorFlow1(Contestant):
+    """The same program run by TensorFlow 1, in an interpreter of its own.
+
+    One message goes there and back for a meta-iteration, and one for evaluation tasks.
+    """
+
+    interpreter: str
+    """Its path; to be set before there is an instance."""
+
+    def __init__(self, workload: Workload, images: np.ndarray, pixel_scale: float) -> None:
+        self._process = subprocess.Popen(
+            [self.interpreter, "-m", "benchmarks.tf1_session"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        settings = {"pixel_scale": pixel_scale, **_session_settings(workload)}
+        self.runs_on, _ = self._answer_to(settings, images)
 
     def load(self, weights):
         """See base class."""
-        self._weights.put(self._session, weights)
+        self._call("load", *weights)
 
     def weights(self):
         """See base class."""
-        return self._weights.get(self._session)
+        return self._call("weights")
 
-    def step(self, rows, labels):
+    def train(self, tasks, meta_step):
         """See base class."""
-        feed = {self._fed_images: self.pixels(rows), self._fed_labels: labels}
-        self._session.run(self._minimize, feed_dict=feed)
+        self._call("train", *tasks.steps, np.float64(meta_step))
 
-    def predict(self, rows):
+    def evaluate(self, tasks):
         """See base class."""
-        return self._session.run(self._logits, feed_dict={self._fed_images: self.pixels(rows)})
+        return self._call("evaluate", *tasks.steps, tasks.queries)[0]
 
-    def export_state(self):
-        """See base class."""
-        return self._state.get(self._session)
+    def peak_megabytes(self) -> float:
+        """Most memory that the interpreter had in use so far."""
+        return float(self._call("peak_megabytes")[0])
 
-    def import_state(self, state):
-        """See base class."""
-        self._state.put(self._session, state)
+    def _call(self, name: str, *arrays: np.ndarray) -> list[np.ndarray]:
+        return self._answer_to(name, *arrays)[1]
+
+    def _answer_to(self, call: Any, *arrays: np.ndarray) -> tuple[Any, list[np.ndarray]]:
+        try:
+            tf1_session.send(self._process.stdin, call, arrays)
+            return tf1_session.receive(self._process.stdout)
+        except (BrokenPipeError, EOFError):
+            code = self._process.wait()
+            raise RuntimeError(f"{self.interpreter} ended with exit code {code}") from None
 
 
-class _Exchange:
-    """Moves a list of TF1 variables out of a session and in again."""
-
-    def __init__(self, variables: Sequence[tf.compat.v1.Variable]) -> None:
-        v1 = tf.compat.v1
-        self._variables = list(variables)
-        self._values = [v1.placeholder(v.dtype.base_dtype, v.shape) for v in variables]
-        pairs = zip(variables, self._values, strict=True)
-        self._assign = tf.group(*[v1.assign(variable, value) for variable, value in pairs])
-
-    def get(self, session: tf.compat.v1.Session) -> list[np.ndarray]:
-        return session.run(self._variables)
-
-    def put(self, session: tf.compat.v1.Session, values: Sequence[np.ndarray]) -> None:
-        session.run(self._assign, feed_dict=dict(zip(self._values, values, strict=True)))
+def _session_settings(workload: Workload) -> dict[str, Any]:
+    network, inner = workload.network, workload.config.inner
+    return {
+        "weight_shapes": network.weight_shapes,
+        "stride": network.stride,
+        "pool": network.pool,
+        "normalization_epsilon": NORMALIZATION_EPSILON,
+        "adam": [inner.learning_rate, inner.beta_1, inner.beta_2, inner.epsilon],
+        "threads": [
+            tf.config.threading.get_intra_op_parallelism_threads(),
+            tf.config.threading.get_inter_op_parallelism_threads(),
+        ],
+    }
 
 
 def stock_model(workload: Workload) -> keras.Model:
@@ -299,22 +248,3 @@ def stock_model(workload: Workload) -> keras.Model:
             x = layers.MaxPooling2D(2, padding="same")(x)
         x = layers.ReLU()(x)
     return keras.Model(inputs, layers.Dense(network.classes)(layers.Flatten()(x)))
-
-
-def _tf1_network(
-    images: tf.Tensor, weights: Sequence[tf.compat.v1.Variable], workload: Workload
-) -> tf.Tensor:
-    network, v1 = workload.network, tf.compat.v1
-    stride, x = network.stride, images
-    for block in range(BLOCKS):
-        kernel, bias, gamma, beta = weights[4 * block : 4 * block + 4]
-        x = v1.nn.conv2d(x, kernel, strides=[1, stride, stride, 1], padding="SAME")
-        x = v1.nn.bias_add(x, bias)
-        x, *_ = v1.nn.fused_batch_norm(
-            x, gamma, beta, epsilon=NORMALIZATION_EPSILON, is_training=True
-        )
-        if network.pool:
-            x = v1.nn.max_pool(x, ksize=[1, 2, 2, 1], strides=[1, 2, 2, 1], padding="SAME")
-        x = tf.nn.relu(x)
-    kernel, bias = weights[4 * BLOCKS :]
-    return v1.nn.bias_add(tf.matmul(tf.reshape(x, [-1, kernel.shape[0]]), kernel), bias)

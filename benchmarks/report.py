@@ -124,6 +124,8 @@ def _notes(rows: Sequence[Mapping[str, Any]]) -> str:
         memory = (f"{name} {w['peak_megabytes']:.0f} MB" for name, w in row["workers"].items())
         lines.append(f"Peak memory, {row['title']}: {', '.join(memory)}.")
         for name, worker in row["workers"].items():
+            if "runs_on" in worker:
+                lines.append(f"{name}, {row['title']}: {worker['runs_on']}.")
             if not worker["agrees"]:
                 apart = ", ".join(f"{part} {d:.2g}" for part, d in worker["difference"].items())
                 lines.append(

@@ -26,7 +26,14 @@ if not __package__:  # run as a file
 
 from benchmarks.processes import BenchmarkError, Worker, run_job
 from benchmarks.report import PHASES, phase_summary, render
-from benchmarks.worker import CONTESTANTS, MATRIX_PRODUCT, OURS, difference
+from benchmarks.worker import (
+    CONTESTANTS,
+    MATRIX_PRODUCT,
+    OURS,
+    PYTORCH,
+    TENSORFLOW_1,
+    difference,
+)
 from benchmarks.workloads import WORKLOADS, Workload
 
 BASELINES = tuple(name for name in CONTESTANTS if name != OURS)
@@ -109,9 +116,12 @@ def _row(
         workers = {}
         for name in names:
             bar.set_postfix_str(f"{name}: start and warm-up")
-            python = arguments.torch_python if _needs_torch(name) else sys.executable
-            threads = arguments.threads if name == OURS else ()
-            worker = Worker(name, workload.name, *map(str, threads), python=python)
+            needs = CONTESTANTS[name].needs
+            python = arguments.torch_python if needs == PYTORCH else sys.executable
+            more = arguments.threads if name == OURS else ()
+            if needs == TENSORFLOW_1:
+                more = (arguments.tf1_python,)
+            worker = Worker(name, workload.name, *map(str, more), python=python)
             workers[name] = stack.enter_context(worker)
             bar.update()
         seconds = {phase: {name: [] for name in names} for phase in PHASES}
@@ -138,7 +148,7 @@ def _row(
         "eval_tasks_per_call": workload.eval_tasks,
         "workers": {
             name: {
-                "threads": worker.start["threads"],
+                **{k: worker.start[k] for k in ("threads", "runs_on") if k in worker.start},
                 "peak_megabytes": worker.peak_megabytes,
                 **_agreement(ours, worker.start["fingerprint"]),
             }
@@ -180,28 +190,34 @@ def _jobs(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 def _available(arguments: argparse.Namespace) -> list[str]:
     """The baselines asked for; by default all that can run here."""
     chosen = BASELINES if arguments.baselines is None else arguments.baselines
-    if not any(map(_needs_torch, chosen)) or has_torch(arguments.torch_python):
-        return [*chosen]
-    if arguments.baselines is not None:
-        raise BenchmarkError(
-            f"--baselines: pytorch needs an interpreter with PyTorch, and {arguments.torch_python} "
-            "has none; give one with --torch_python"
-        )
-    print("benchmarks: without pytorch (no PyTorch here; see --torch_python)", file=sys.stderr)
-    return [name for name in chosen if not _needs_torch(name)]
+    needed = {CONTESTANTS[name].needs for name in chosen} - {None}
+    missing = {}  # what -> why
+    if PYTORCH in needed and not imports(arguments.torch_python, "torch", "--torch_python"):
+        missing[PYTORCH] = f"{arguments.torch_python} has none; give one with --torch_python"
+    if TENSORFLOW_1 in needed:
+        python = arguments.tf1_python
+        if python is None:
+            missing[TENSORFLOW_1] = "give one with --tf1_python"
+        elif not imports(python, "tensorflow", "--tf1_python"):
+            missing[TENSORFLOW_1] = f"{python} has none; give one with --tf1_python"
+    for what, why in missing.items():
+        if arguments.baselines is not None:
+            raise BenchmarkError(f"--baselines: needs an interpreter with {what}: {why}")
+        print(f"benchmarks: without {what} ({why})", file=sys.stderr)
+    return [name for name in chosen if CONTESTANTS[name].needs not in missing]
 
 
-def _needs_torch(contestant: str) -> bool:
-    return CONTESTANTS[contestant].module == "pytorch"
+def imports(python: str, module: str, flag: str) -> bool:
+    """Whether an interpreter has a module.
 
-
-def has_torch(python: str) -> bool:
-    """Whether an interpreter has PyTorch."""
-    code = "import importlib.util as u, sys; sys.exit(u.find_spec('torch') is None)"
+    Raises:
+        BenchmarkError: It cannot be run; the message begins with the flag.
+    """
+    code = f"import importlib.util as u, sys; sys.exit(u.find_spec({module!r}) is None)"
     try:
         return subprocess.run([python, "-c", code], check=False).returncode == 0
     except OSError as error:
-        raise BenchmarkError(f"--torch_python: cannot run {python}: {error.strerror}") from error
+        raise BenchmarkError(f"{flag}: cannot run {python}: {error.strerror}") from error
 
 
 def _require_writable(path: Path) -> None:
@@ -260,6 +276,12 @@ def _parser() -> argparse.ArgumentParser:
         default=sys.executable,
         metavar="PATH",
         help="interpreter that has PyTorch and NumPy (default: this one)",
+    )
+    add(
+        "--tf1_python",
+        "--tf1-python",
+        metavar="PATH",
+        help="interpreter that has TensorFlow 1, of Python 3.6 or 3.7 (default: without it)",
     )
     add(
         "--only",

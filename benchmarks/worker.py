@@ -1,4 +1,6 @@
-"""One contestant in a process: ``python -m benchmarks.worker CONTESTANT WORKLOAD [INTRA INTER]``.
+"""One contestant in a process: ``python -m benchmarks.worker CONTESTANT WORKLOAD [MORE ...]``.
+
+More is, for the package, intra-op and inter-op threads; for TensorFlow 1, its interpreter.
 
 Reads commands from stdin and answers on stdout, a line of JSON each; computes only in between.
 What libraries print goes to stderr.
@@ -11,7 +13,6 @@ import gc
 import importlib
 import json
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,23 +20,26 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.plain_loop import peak_megabytes
 from benchmarks.workloads import BLOCKS, WORKLOADS, Workload
 from supervised_reptile.datasets.few_shot import FewShotDataset
 
 MATRIX_PRODUCT = "matrix-product"
 MATRIX_SIZE = 2048
 OURS = "ours"
+PYTORCH, TENSORFLOW_1 = "PyTorch", "TensorFlow 1"
 
 
 class Entry(NamedTuple):
-    """Where a contestant is, and the intra-op and inter-op threads it is given.
+    """Where a contestant is, its threads, and what it needs that is not installed with the package.
 
-    ``None`` leaves them as they come; so does 0 one of the two.
+    Threads are intra-op and inter-op; ``None`` leaves them as they come, and so does 0 one of them.
     """
 
     module: str
     name: str
     threads: tuple[int, int] | None = None
+    needs: str | None = None
 
 
 CONTESTANTS = {
@@ -45,8 +49,10 @@ CONTESTANTS = {
     "eager": Entry("contestants", "KerasEager"),
     "tf1-style": Entry("contestants", "TF1Style"),
     "tf1-style-1thread": Entry("contestants", "TF1Style", (1, 0)),
-    "pytorch": Entry("pytorch", "PyTorch"),
-    "pytorch-1thread": Entry("pytorch", "PyTorch", (1, 0)),
+    "tf1": Entry("contestants", "TensorFlow1", needs=TENSORFLOW_1),
+    "tf1-1thread": Entry("contestants", "TensorFlow1", (1, 0), TENSORFLOW_1),
+    "pytorch": Entry("pytorch", "PyTorch", needs=PYTORCH),
+    "pytorch-1thread": Entry("pytorch", "PyTorch", (1, 0), PYTORCH),
 }
 """Name of a contestant -> its entry."""
 
@@ -62,13 +68,15 @@ def main() -> None:
         print(json.dumps(serve.send(json.loads(line))), file=answers)
 
 
-def _serve(contestant: str, workload_name: str, *threads_of_ours: str) -> Iterator[dict[str, Any]]:
+def _serve(contestant: str, workload_name: str, *more: str) -> Iterator[dict[str, Any]]:
     """Yields what is to be known at the start, then an answer to every command."""
     workload = WORKLOADS[workload_name]
     kind, threads = contestant_class(contestant), CONTESTANTS[contestant].threads
+    if CONTESTANTS[contestant].needs == TENSORFLOW_1:
+        (kind.interpreter,) = more
     if contestant == OURS:
-        if threads_of_ours:
-            intra, inter = map(int, threads_of_ours)
+        if more:
+            intra, inter = map(int, more)
             workload = dataclasses.replace(workload, threads=(intra, inter))
         threads = workload.threads
     if threads is not None:
@@ -97,8 +105,11 @@ def _serve(contestant: str, workload_name: str, *threads_of_ours: str) -> Iterat
         "threads": kind.threads(),
         "fingerprint": {k: v.tolist() for k, v in prints.items()},
     }
+    if isolated := CONTESTANTS[contestant].needs == TENSORFLOW_1:
+        answer["runs_on"] = runner.runs_on
     while True:
-        command = yield answer | {"peak_megabytes": _peak_megabytes()}
+        peak = runner.peak_megabytes() if isolated else peak_megabytes()
+        command = yield answer | {"peak_megabytes": peak}
         phase = command["phase"]
         each = measure(work[phase], command["seconds"], expected[phase])
         answer = {"seconds": each / units[phase]}
@@ -191,11 +202,6 @@ def _seconds(work: Callable[[], None]) -> float:
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
-
-
-def _peak_megabytes() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 if __name__ == "__main__":

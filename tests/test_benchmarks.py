@@ -1,5 +1,6 @@
 """The benchmark command at toy length, and that what it compares does the same work."""
 
+import ast
 import dataclasses
 import functools
 import json
@@ -109,7 +110,7 @@ def test_baselines_compute_what_ours_computes(contestant, row):
 
 def test_pytorch_computes_what_ours_computes():
     python = os.environ.get("SUPERVISED_REPTILE_TORCH_PYTHON", sys.executable)
-    if not benchmark.has_torch(python):
+    if not benchmark.imports(python, "torch", "SUPERVISED_REPTILE_TORCH_PYTHON"):
         pytest.skip(
             f"needs PyTorch: {python} has none (set SUPERVISED_REPTILE_TORCH_PYTHON to an "
             "interpreter that has it)"
@@ -117,6 +118,28 @@ def test_pytorch_computes_what_ours_computes():
     for row in (OMNIGLOT, MINIIMAGENET):
         with Worker("pytorch-1thread", row, python=python) as worker:
             assert_agree(row, worker.start["fingerprint"])
+
+
+def test_the_interpreter_for_tensorflow_1_computes_what_ours_computes():
+    """Through pipes; without TensorFlow 1 it is this interpreter, whose TensorFlow has its API."""
+    python = os.environ.get("SUPERVISED_REPTILE_TF1_PYTHON", sys.executable)
+    with Worker("tf1-1thread", OMNIGLOT, python) as worker:
+        version, _, _ = worker.start["runs_on"].removeprefix("TensorFlow ").partition(",")
+        assert version[0] == ("1" if "SUPERVISED_REPTILE_TF1_PYTHON" in os.environ else "2")
+        assert_agree(OMNIGLOT, worker.start["fingerprint"])
+        assert worker.seconds("train", 0.0) > 0
+        assert worker.seconds("evaluate", 0.0) > 0
+        assert 50 < worker.peak_megabytes < 4000
+
+
+@pytest.mark.parametrize("name", ["__init__", "plain_loop", "tf1_session"])
+def test_python_of_tensorflow_1_can_read_the_program(name):
+    ast.parse((PROJECT / "benchmarks" / f"{name}.py").read_text(), feature_version=(3, 6))
+
+
+def test_an_interpreter_that_ends_is_told_in_one_line():
+    with pytest.raises(BenchmarkError, match=r"RuntimeError: /bin/false ended with exit code 1$"):
+        Worker("tf1", OMNIGLOT, "/bin/false")
 
 
 @pytest.mark.parametrize(
@@ -196,6 +219,12 @@ def test_measure_does_not_time_the_first_call_of_short_work():
         ("--baselines theano", 2, "Received: 'theano'"),
         ("--json /nowhere/at/all.json", 1, "--json: cannot write /nowhere/at/all.json"),
         ("--only speed --torch_python /no/python", 1, "--torch_python: cannot run /no/python"),
+        ("--only speed --baselines tf1", 1, "TensorFlow 1: give one with --tf1_python"),
+        (
+            "--only speed --baselines tf1 --tf1_python /bin/false",
+            1,
+            "TensorFlow 1: /bin/false has none; give one with --tf1_python",
+        ),
     ],
 )
 def test_wrong_flags_are_told_in_one_line(flags, code, message, capsys):
