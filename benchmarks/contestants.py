@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import abc
 import subprocess
-from collections.abc import Sequence
+import tempfile
 from typing import Any
 
 import keras
@@ -18,17 +18,17 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import tf1_session
-from benchmarks.plain_loop import PlainLoop
+from benchmarks.plain_loop import PlainLoop, Program
+from benchmarks.processes import last_line
 from benchmarks.tf1_session import TF1Session
 from benchmarks.workloads import BLOCKS, Workload
 from supervised_reptile.learners import learner_from_config
 from supervised_reptile.models import NORMALIZATION_EPSILON, miniimagenet_model, omniglot_model
 from supervised_reptile.run import set_threads
-from supervised_reptile.tasks import EvaluationTasks, TrainingTasks
 
 
-class Contestant(abc.ABC):
-    """A program that trains and evaluates one workload.
+class Contestant(Program):
+    """A program in a process of TensorFlow 2.
 
     Args:
         workload: What to run.
@@ -51,26 +51,6 @@ class Contestant(abc.ABC):
         intra = tf.config.threading.get_intra_op_parallelism_threads()
         inter = tf.config.threading.get_inter_op_parallelism_threads()
         return f"{intra}/{inter}" if intra or inter else "default"
-
-    @abc.abstractmethod
-    def load(self, weights: Sequence[np.ndarray]) -> None:
-        """Set φ; arrays in the order and layout of Keras."""
-
-    @abc.abstractmethod
-    def weights(self) -> list[np.ndarray]:
-        """Returns φ in the order and layout of Keras."""
-
-    @abc.abstractmethod
-    def train(self, tasks: TrainingTasks, meta_step: float) -> None:
-        """Run one meta-iteration to its end."""
-
-    @abc.abstractmethod
-    def evaluate(self, tasks: EvaluationTasks) -> np.ndarray:
-        """Fine-tune on each task and predict its queries together; leave all state as it was.
-
-        Returns:
-            float32 [tasks, queries, classes], logits.
-        """
 
 
 class Ours(Contestant):
@@ -176,16 +156,30 @@ class TensorFlow1(Contestant):
     """The same program run by TensorFlow 1, in an interpreter of its own.
 
     One message goes there and back for a meta-iteration, and one for evaluation tasks.
+
+    Args:
+        workload: As of the base class.
+        images: As of the base class.
+        pixel_scale: As of the base class.
+        interpreter: Path of the interpreter.
+
+    Attributes:
+        runs_on: Its versions, for people.
+
+    Raises:
+        RuntimeError: It ended; the message has the last line that it wrote.
     """
 
-    interpreter: str
-    """Its path; to be set before there is an instance."""
-
-    def __init__(self, workload: Workload, images: np.ndarray, pixel_scale: float) -> None:
+    def __init__(
+        self, workload: Workload, images: np.ndarray, pixel_scale: float, interpreter: str
+    ) -> None:
+        self._interpreter = interpreter
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `close`)
         self._process = subprocess.Popen(
-            [self.interpreter, "-m", "benchmarks.tf1_session"],
+            [interpreter, "-m", "benchmarks.tf1_session"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=self._errors,
         )
         settings = {"pixel_scale": pixel_scale, **_session_settings(workload)}
         self.runs_on, _ = self._answer_to(settings, images)
@@ -206,9 +200,14 @@ class TensorFlow1(Contestant):
         """See base class."""
         return self._call("evaluate", *tasks.steps, tasks.queries)[0]
 
-    def peak_megabytes(self) -> float:
-        """Most memory that the interpreter had in use so far."""
+    def peak_megabytes(self):
+        """See base class."""
         return float(self._call("peak_megabytes")[0])
+
+    def close(self):
+        """See base class."""
+        self._process.communicate()
+        self._errors.close()
 
     def _call(self, name: str, *arrays: np.ndarray) -> list[np.ndarray]:
         return self._answer_to(name, *arrays)[1]
@@ -219,7 +218,8 @@ class TensorFlow1(Contestant):
             return tf1_session.receive(self._process.stdout)
         except (BrokenPipeError, EOFError):
             code = self._process.wait()
-            raise RuntimeError(f"{self.interpreter} ended with exit code {code}") from None
+            reason = last_line(self._errors) or f"exit code {code}"
+            raise RuntimeError(f"{self._interpreter} ended: {reason}") from None
 
 
 def _session_settings(workload: Workload) -> dict[str, Any]:

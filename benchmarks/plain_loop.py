@@ -1,4 +1,4 @@
-"""A meta-learning loop in Python and NumPy around somebody's training step.
+"""What every program of the benchmark can do, and a loop around somebody's training step.
 
 Python 3.6 can run it too, as TensorFlow 1 needs an interpreter of its time.
 """
@@ -6,12 +6,53 @@ Python 3.6 can run it too, as TensorFlow 1 needs an interpreter of its time.
 import abc
 import resource
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 
-class PlainLoop(abc.ABC):
+class Program(abc.ABC):
+    """A program that trains and evaluates one workload."""
+
+    @abc.abstractmethod
+    def load(self, weights) -> None:
+        """Set φ; arrays in the order and layout of Keras."""
+
+    @abc.abstractmethod
+    def weights(self) -> list:
+        """Returns φ in the order and layout of Keras."""
+
+    @abc.abstractmethod
+    def train(self, tasks, meta_step: float) -> None:
+        """Run one meta-iteration, of ``supervised_reptile.tasks.TrainingTasks``, to its end."""
+
+    @abc.abstractmethod
+    def evaluate(self, tasks) -> np.ndarray:
+        """Fine-tune on each task and predict its queries together; leave all state as it was.
+
+        Args:
+            tasks: As ``supervised_reptile.tasks.EvaluationTasks``.
+
+        Returns:
+            float32 [tasks, queries, classes], logits.
+        """
+
+    def peak_megabytes(self) -> float:
+        """Most memory that the process it runs in had in use so far, in MiB."""
+        try:
+            # Not what getrusage tells of Linux: never less than its parent had at the start.
+            status = Path("/proc/self/status").read_text()
+            return int(status.split("VmHWM:")[1].split()[0]) / 2**10
+        except (OSError, IndexError):
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+    def close(self) -> None:  # noqa: B027 (most have nothing to end)
+        """End what was started for it."""
+
+
+class PlainLoop(Program):
     """What all baselines with a step of their own share.
 
     They differ only in how they take a step and how they export and import their state.
@@ -29,14 +70,6 @@ class PlainLoop(abc.ABC):
         return self._images[rows] * self._pixel_scale
 
     @abc.abstractmethod
-    def load(self, weights) -> None:
-        """Set φ; arrays in the order and layout of Keras."""
-
-    @abc.abstractmethod
-    def weights(self) -> list:
-        """Returns φ in the order and layout of Keras."""
-
-    @abc.abstractmethod
     def step(self, rows: np.ndarray, labels: np.ndarray) -> None:
         """Take one inner step on the images ``rows``, int32 [batch]."""
 
@@ -52,8 +85,8 @@ class PlainLoop(abc.ABC):
     def import_state(self, state: Any) -> None:
         """Set weights, slots and step count."""
 
-    def train(self, tasks, meta_step: float) -> None:
-        """Run one meta-iteration to its end."""
+    def train(self, tasks, meta_step):
+        """See base class."""
         start = self.weights()
         total = [np.zeros_like(w) for w in start]
         for rows, labels in zip(*tasks.steps):
@@ -64,12 +97,8 @@ class PlainLoop(abc.ABC):
         scale = meta_step / len(tasks.steps[0])
         self.load([s + scale * t for s, t in zip(start, total)])
 
-    def evaluate(self, tasks) -> np.ndarray:
-        """Fine-tune on each task and predict its queries together; leave all state as it was.
-
-        Returns:
-            float32 [tasks, queries, classes], logits.
-        """
+    def evaluate(self, tasks):
+        """See base class."""
         logits = []
         for rows, labels, queries in zip(*tasks.steps, tasks.queries):
             backup = self.export_state()
@@ -78,9 +107,3 @@ class PlainLoop(abc.ABC):
             logits.append(self.predict(queries))
             self.import_state(backup)
         return np.stack(logits)
-
-
-def peak_megabytes():
-    """Most memory that this process had in use so far, in MiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)

@@ -80,7 +80,7 @@ class Worker:
         line = self._process.stdout.readline()
         if not line:
             code = self._process.wait()
-            reason = _last_line(self._errors) or f"exit code {code}"
+            reason = last_line(self._errors) or f"exit code {code}"
             raise BenchmarkError(f"worker {self._name} failed: {reason}")
         answer = json.loads(line)
         self.peak_megabytes = answer.get("peak_megabytes", 0.0)
@@ -153,7 +153,7 @@ def run_to_end(
             raise
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
-            reason = _last_line(errors) or f"exit code {process.returncode}"
+            reason = last_line(errors) or f"exit code {process.returncode}"
             raise BenchmarkError(f"{' '.join(arguments)} failed: {reason}")
     kilobytes = usage.ru_maxrss / (1024 if sys.platform == "darwin" else 1)
     return {
@@ -175,7 +175,8 @@ def _environment() -> dict[str, str]:
     return {"TF_CPP_MIN_LOG_LEVEL": "2"} | os.environ | {"PYTHONPATH": path}
 
 
-def _last_line(file: Any) -> str:
+def last_line(file: Any) -> str:
+    """Returns the last line of a binary file with text in it; empty if there is none."""
     file.seek(0)
     lines = file.read().decode(errors="replace").strip().splitlines()
     return lines[-1] if lines else ""

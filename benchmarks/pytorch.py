@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from benchmarks.plain_loop import Program
 from benchmarks.workloads import BLOCKS, Network, Workload
 
 _EPSILON = 1e-3
@@ -44,8 +45,8 @@ class _Network(nn.Module):
         return self.logits(self.blocks(x).permute(0, 2, 3, 1).flatten(1))
 
 
-class PyTorch:
-    """The interface of ``contestants.Contestant``, which cannot be imported here.
+class PyTorch(Program):
+    """The program.
 
     With stride 2 and even sizes TensorFlow's SAME pads at the bottom and right, PyTorch's
     ``padding=1`` at the top and left. The same function is computed without a slow extra padding
@@ -79,8 +80,8 @@ class PyTorch:
         """The threads in use, for people."""
         return str(torch.get_num_threads())
 
-    def load(self, weights: list[np.ndarray]) -> None:
-        """Set φ; arrays in the order and layout of Keras."""
+    def load(self, weights):
+        """See base class."""
         with torch.no_grad():
             for parameter, value in zip(self._parameters(), weights, strict=True):
                 value = self._flip(value)
@@ -90,8 +91,8 @@ class PyTorch:
                     value = value.T
                 parameter.copy_(torch.from_numpy(np.ascontiguousarray(value)))
 
-    def weights(self) -> list[np.ndarray]:
-        """Returns φ in the order and layout of Keras."""
+    def weights(self):
+        """See base class."""
         values = []
         for parameter in self._parameters():
             value = parameter.detach().numpy()
@@ -102,8 +103,8 @@ class PyTorch:
             values.append(self._flip(value).copy())
         return values
 
-    def train(self, tasks, meta_step: float) -> None:
-        """Run one meta-iteration to its end."""
+    def train(self, tasks, meta_step):
+        """See base class."""
         parameters = list(self._model.parameters())
         start = [p.detach().clone() for p in parameters]
         total = [torch.zeros_like(p) for p in start]
@@ -117,8 +118,8 @@ class PyTorch:
             for parameter, sum_ in zip(parameters, total, strict=True):
                 parameter.add_(sum_, alpha=meta_step / len(tasks.steps.indices))
 
-    def evaluate(self, tasks) -> np.ndarray:
-        """Fine-tune on each task, predict its queries together; leave all state as it was."""
+    def evaluate(self, tasks):
+        """See base class."""
         logits = []
         for rows, labels, queries in zip(*tasks.steps, tasks.queries, strict=True):
             backup = copy.deepcopy((self._model.state_dict(), self._optimizer.state_dict()))

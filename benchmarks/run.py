@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import subprocess
 import sys
 import tempfile
@@ -192,13 +193,13 @@ def _available(arguments: argparse.Namespace) -> list[str]:
     chosen = BASELINES if arguments.baselines is None else arguments.baselines
     needed = {CONTESTANTS[name].needs for name in chosen} - {None}
     missing = {}  # what -> why
-    if PYTORCH in needed and not imports(arguments.torch_python, "torch", "--torch_python"):
+    if PYTORCH in needed and not find(arguments.torch_python, "torch", "--torch_python"):
         missing[PYTORCH] = f"{arguments.torch_python} has none; give one with --torch_python"
     if TENSORFLOW_1 in needed:
         python = arguments.tf1_python
         if python is None:
             missing[TENSORFLOW_1] = "give one with --tf1_python"
-        elif not imports(python, "tensorflow", "--tf1_python"):
+        elif not find(python, "tensorflow", "--tf1_python", below="2"):
             missing[TENSORFLOW_1] = f"{python} has none; give one with --tf1_python"
     for what, why in missing.items():
         if arguments.baselines is not None:
@@ -207,17 +208,18 @@ def _available(arguments: argparse.Namespace) -> list[str]:
     return [name for name in chosen if CONTESTANTS[name].needs not in missing]
 
 
-def imports(python: str, module: str, flag: str) -> bool:
-    """Whether an interpreter has a module.
+def find(python: str, module: str, flag: str, below: str = "") -> bool:
+    """Whether an interpreter can import a module, of a version below another one if given.
 
     Raises:
         BenchmarkError: It cannot be run; the message begins with the flag.
     """
-    code = f"import importlib.util as u, sys; sys.exit(u.find_spec({module!r}) is None)"
+    code = f"import {module} as m, sys; sys.exit(bool({below!r}) and m.__version__ >= {below!r})"
     try:
-        return subprocess.run([python, "-c", code], check=False).returncode == 0
+        result = subprocess.run([python, "-c", code], check=False, capture_output=True)
     except OSError as error:
         raise BenchmarkError(f"{flag}: cannot run {python}: {error.strerror}") from error
+    return result.returncode == 0
 
 
 def _require_writable(path: Path) -> None:
@@ -273,6 +275,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--torch_python",
         "--torch-python",
+        type=_interpreter,
         default=sys.executable,
         metavar="PATH",
         help="interpreter that has PyTorch and NumPy (default: this one)",
@@ -280,6 +283,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--tf1_python",
         "--tf1-python",
+        type=_interpreter,
         metavar="PATH",
         help="interpreter that has TensorFlow 1, of Python 3.6 or 3.7 (default: without it)",
     )
@@ -323,6 +327,12 @@ def _names(known: Sequence[str], *, none: bool = False) -> Callable[[str], list[
         return names
 
     return parse
+
+
+def _interpreter(text: str) -> str:
+    """A path that holds wherever a worker runs; a name is looked for on the PATH."""
+    # Not resolved: through its link an interpreter finds its virtual environment.
+    return os.path.abspath(text) if os.sep in text else text  # noqa: PTH100
 
 
 def _thread_pair(text: str) -> tuple[int, int]:

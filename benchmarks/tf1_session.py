@@ -17,7 +17,7 @@ try:
 except ImportError:  # before 1.13
     import tensorflow as tf
 
-from benchmarks.plain_loop import PlainLoop, peak_megabytes
+from benchmarks.plain_loop import PlainLoop
 
 
 class TF1Session(PlainLoop):
@@ -112,6 +112,7 @@ class _Exchange:
         return session.run(self._variables)
 
     def put(self, session, values):
+        assert len(values) == len(self._values)
         session.run(self._assign, feed_dict=dict(zip(self._values, values)))
 
 
@@ -149,10 +150,12 @@ def receive(stream):
     Raises:
         EOFError: The other side has ended.
     """
-    size = stream.read(8)
-    if len(size) < 8:
+    header = stream.read(8)
+    size = int.from_bytes(header, "big")
+    message = stream.read(size)
+    if not header or len(message) < size:
         raise EOFError
-    with np.load(io.BytesIO(stream.read(int.from_bytes(size, "big")))) as packed:
+    with np.load(io.BytesIO(message)) as packed:
         call, *arrays = [packed[f"arr_{number}"] for number in range(len(packed.files))]
     return json.loads(str(call)), arrays
 
@@ -164,7 +167,8 @@ def main():
     questions = sys.stdin.buffer
     settings, (images,) = receive(questions)
     program = TF1Session(images, **settings)
-    send(answers, f"TensorFlow {tf.VERSION}, Python {sys.version.split()[0]}")
+    versions = tf.VERSION, np.__version__, sys.version.split()[0]
+    send(answers, "TensorFlow {}, NumPy {}, Python {}".format(*versions))
     calls = {
         "load": lambda *weights: program.load(weights),
         "weights": program.weights,
@@ -174,7 +178,7 @@ def main():
         "evaluate": lambda rows, labels, queries: [
             program.evaluate(SimpleNamespace(steps=(rows, labels), queries=queries))
         ],
-        "peak_megabytes": lambda: [np.float64(peak_megabytes())],
+        "peak_megabytes": lambda: [np.float64(program.peak_megabytes())],
     }
     while True:
         try:

@@ -9,6 +9,7 @@ What libraries print goes to stderr.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import gc
 import importlib
 import json
@@ -20,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.plain_loop import peak_megabytes
+from benchmarks.plain_loop import Program
 from benchmarks.workloads import BLOCKS, WORKLOADS, Workload
 from supervised_reptile.datasets.few_shot import FewShotDataset
 
@@ -72,8 +73,9 @@ def _serve(contestant: str, workload_name: str, *more: str) -> Iterator[dict[str
     """Yields what is to be known at the start, then an answer to every command."""
     workload = WORKLOADS[workload_name]
     kind, threads = contestant_class(contestant), CONTESTANTS[contestant].threads
+    make = kind
     if CONTESTANTS[contestant].needs == TENSORFLOW_1:
-        (kind.interpreter,) = more
+        make = functools.partial(kind, interpreter=more[0])
     if contestant == OURS:
         if more:
             intra, inter = map(int, more)
@@ -82,9 +84,9 @@ def _serve(contestant: str, workload_name: str, *more: str) -> Iterator[dict[str
     if threads is not None:
         kind.set_threads(*threads)
     dataset = workload.dataset()
-    prints = fingerprint(kind, workload, dataset)
+    prints = fingerprint(make, workload, dataset)
     gc.collect()  # that contestant's memory is not the other's
-    runner = kind(workload, dataset.images, dataset.pixel_scale)
+    runner = make(workload, dataset.images, dataset.pixel_scale)
     tasks_per_call = workload.eval_tasks if contestant == OURS else 1
     position = {"train": 1, "evaluate": 0}
 
@@ -105,11 +107,10 @@ def _serve(contestant: str, workload_name: str, *more: str) -> Iterator[dict[str
         "threads": kind.threads(),
         "fingerprint": {k: v.tolist() for k, v in prints.items()},
     }
-    if isolated := CONTESTANTS[contestant].needs == TENSORFLOW_1:
+    if hasattr(runner, "runs_on"):
         answer["runs_on"] = runner.runs_on
     while True:
-        peak = runner.peak_megabytes() if isolated else peak_megabytes()
-        command = yield answer | {"peak_megabytes": peak}
+        command = yield answer | {"peak_megabytes": runner.peak_megabytes()}
         phase = command["phase"]
         each = measure(work[phase], command["seconds"], expected[phase])
         answer = {"seconds": each / units[phase]}
@@ -142,7 +143,9 @@ def contestant_class(name: str) -> type:
     return getattr(importlib.import_module(f"benchmarks.{entry.module}"), entry.name)
 
 
-def fingerprint(kind: type, workload: Workload, dataset: FewShotDataset) -> dict[str, np.ndarray]:
+def fingerprint(
+    make: Callable[..., Program], workload: Workload, dataset: FewShotDataset
+) -> dict[str, np.ndarray]:
     """What tells whether a contestant computes what the others compute.
 
     A short meta-iteration of two tasks from fixed weights, so that optimizer slots that run on
@@ -151,7 +154,7 @@ def fingerprint(kind: type, workload: Workload, dataset: FewShotDataset) -> dict
     way of weights whose gradient is almost nought, and trajectories part before long.
 
     Args:
-        kind: Class of the contestant.
+        make: Class of the contestant.
         workload: What it is to run.
         dataset: The images.
 
@@ -162,7 +165,7 @@ def fingerprint(kind: type, workload: Workload, dataset: FewShotDataset) -> dict
     """
     short = workload.config.replace(meta_batch=2, inner_iters=1, eval_iters=3)
     workload = dataclasses.replace(workload, config=short)
-    runner = kind(workload, dataset.images, dataset.pixel_scale)
+    runner = make(workload, dataset.images, dataset.pixel_scale)
     start = workload.network.initial_weights()
     runner.load(start)
     runner.train(workload.training_tasks(dataset, 0), 1.0)
@@ -170,6 +173,7 @@ def fingerprint(kind: type, workload: Workload, dataset: FewShotDataset) -> dict
     before_normalization = range(1, 4 * BLOCKS, 4)
     kept = [c.ravel() for i, c in enumerate(changes) if i not in before_normalization]
     logits = runner.evaluate(workload.evaluation_tasks(dataset, 0, 1))
+    runner.close()
     return {"change": np.concatenate(kept), "logits": logits.ravel()}
 
 
