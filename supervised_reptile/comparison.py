@@ -14,9 +14,8 @@ from typing import Any
 from supervised_reptile.config import Config
 from supervised_reptile.curve import first_reached, read_curve
 from supervised_reptile.files import write_whole
-from supervised_reptile.paper import dataset_facts
 from supervised_reptile.places import FOLDER
-from supervised_reptile.published import EVALUATION_ONLY, ROWS, Row, row_of
+from supervised_reptile.published import EVALUATION_ONLY, ROWS, Row, full_length, row_of
 
 CURVE_WINDOW = 100
 """Points of a learning curve, each of one task, that are averaged to say what it has reached."""
@@ -85,9 +84,7 @@ def _entry(group: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
     trained, evaluated = _training(records[0]), Config.from_dict(records[0]["config"])
     row, task = row_of(trained), (evaluated.task.shots, evaluated.eval.transductive)
     head = _head_of_row(row, *task) if row else _head_of_training(trained, *task)
-    column = dataset_facts(trained.task.dataset).column(trained.task.classes, evaluated.task.shots)
-    full = column.paper_values(trained.inner.inner_optimizer)["meta_iters"]
-    full, iterations = row.meta_iters if row else full, records[0]["iterations"]
+    full, iterations = full_length(trained), records[0]["iterations"]
     entry = head | {
         "status": "full" if iterations >= full else "shortened",
         "meta_iters": full,

@@ -12,6 +12,7 @@ from typing import Any
 
 from supervised_reptile.config import Config, paper_config
 from supervised_reptile.errors import ConfigError
+from supervised_reptile.paper import dataset_facts
 
 TRAINED_FOR = {"shots": 1, "transductive": True, "eval_interval": 50}
 """What the learning curve of a reproduction's training shows; the original has a point every 10."""
@@ -304,6 +305,19 @@ def find_row(name: str) -> Row:
 def row_of(training: Config) -> Row | None:
     """Returns the row that a training belongs to, whatever its seed and length, if any."""
     return next((row for row in ROWS if row.is_trained_by(training)), None)
+
+
+def full_length(training: Config) -> int:
+    """Outer updates of the published training: of its row or, if it has none, of the paper's table.
+
+    Args:
+        training: What was trained, of whatever length.
+    """
+    row = row_of(training)
+    if row is not None:
+        return row.meta_iters
+    column = dataset_facts(training.task.dataset).column(training.task.classes, training.task.shots)
+    return column.paper_values(training.inner.inner_optimizer)["meta_iters"]
 
 
 def run_name(row: Row, training: Config) -> str:

@@ -122,6 +122,14 @@ def test_a_name_may_end_in_the_shots(finished_run):
         np.testing.assert_array_equal(a, b)
 
 
+def test_a_network_trained_for_some_shots_is_found_by_them_only(finished_run, tmp_path):
+    _, folder = finished_run
+    ship(folder, "other-1shot", tmp_path / "shipped")
+    assert model_facts("other-1shot")["name"] == "other-1shot"
+    with pytest.raises(ValueError, match="Received: 'other-5shot'"):
+        model_facts("other-5shot")
+
+
 def test_an_unknown_name_is_told_with_those_there_are(finished_run):
     with pytest.raises(ValueError, match=r"name must be one of: tiny\. Received: 'omniglot'"):
         load_pretrained("omniglot")
@@ -170,4 +178,4 @@ print(int(model.optimizer.iterations), sum((m > 0).sum() for m in moments))
     steps, positive = map(int, result.stdout.split())
     config = Config.from_dict(model_facts(name)["training"])
     assert steps == config.meta.meta_iters * config.meta.meta_batch * config.inner.inner_iters
-    assert positive > 0
+    assert (positive > 0) == (config.inner.inner_optimizer != "sgd")

@@ -20,8 +20,8 @@ import keras
 
 from supervised_reptile.config import Config
 from supervised_reptile.files import write_whole
-from supervised_reptile.paper import dataset_facts
 from supervised_reptile.places import FOLDER as IMAGE_FOLDER
+from supervised_reptile.published import full_length
 
 FOLDER = Path(__file__).parent
 
@@ -39,8 +39,8 @@ def load_pretrained(name: str) -> keras.Model:
     cross-entropies over the mini-batch.
 
     Args:
-        name: One of :func:`pretrained_names`, such as ``"omniglot-5way"``. As training does not
-            depend on the shots, ``"omniglot-5way-1shot"`` is the same network.
+        name: One of :func:`pretrained_names`, such as ``"omniglot-5way"``. As Reptile's training
+            does not depend on the shots, ``"omniglot-5way-1shot"`` is the same network.
 
     Returns:
         Keras model from float32 images [batch, height, width, channels] to logits
@@ -76,7 +76,8 @@ def model_facts(name: str) -> dict[str, Any]:
 
 def _stem(name: str) -> str:
     known = pretrained_names()
-    stem = re.sub(r"-\d+shot$", "", name)
+    # A network trained for one number of shots (by MAML) has it in its own name.
+    stem = name if name in known else re.sub(r"-\d+shot$", "", name)
     if stem not in known:
         listed = ", ".join(known) or "none yet"
         raise ValueError(f"name must be one of: {listed}. Received: {name!r}")
@@ -136,12 +137,9 @@ def model_card(facts: Mapping[str, Any]) -> str:
     dataset = task.dataset.removeprefix(IMAGE_FOLDER)
     known = facts["evaluations"][0]["accuracy"]
     splits = [split for split in ("test", "validation", "train") if split in known]
-    full = (
-        dataset_facts(task.dataset)
-        .column(task.classes, task.shots)
-        .paper_values(inner.inner_optimizer)["meta_iters"]
-    )
-    size = config.model.image_size
+    full, size = full_length(config), config.model.image_size
+    has_moments = inner.inner_optimizer != "sgd"
+    outer = "outer step" if meta.outer_optimizer == "interpolation" else meta.outer_optimizer
     shortened = f" (shortened from {full:,})" if facts["iterations"] < full else ""
     lines = [
         f"# {facts['name']}",
@@ -153,14 +151,14 @@ def model_card(facts: Mapping[str, Any]) -> str:
         f"- **Training**: {facts['iterations']:,} meta-iterations{shortened} of "
         f"{meta.meta_batch} tasks with {task.train_shots} examples a class; "
         f"{inner.inner_iters} steps of {inner.inner_optimizer}, learning rate "
-        f"{inner.learning_rate:g}, mini-batches of {inner.inner_batch}; outer step "
+        f"{inner.learning_rate:g}, mini-batches of {inner.inner_batch}; {outer} "
         f"{meta.meta_step:g} → {meta.meta_step_final:g}. Evaluated by commit {facts['commit']}.",
         f"- **Input**: float32 images in [0, 1], {size}×{size}, as `--dataset {task.dataset}` "
         "gives them (Omniglot: 0 is ink, 1 is paper). **Output**: logits.",
         "- **Normalisation** is by the statistics of the batch at hand, always: what a batch holds "
         "together is part of the question.",
-        "- **Optimizer**: in the file, with second moments and step count; the loss is a sum over "
-        "the mini-batch.",
+        f"- **Optimizer**: in the file, with {'second moments and ' if has_moments else ''}step "
+        "count; the loss is a sum over the mini-batch.",
         "",
         "Accuracy in percent ± 95 % interval over tasks, after "
         f"{config.eval.eval_iters} steps of fine-tuning:",
