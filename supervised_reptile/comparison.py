@@ -18,7 +18,9 @@ from supervised_reptile.places import FOLDER
 from supervised_reptile.published import EVALUATION_ONLY, ROWS, Row, full_length, row_of
 
 CURVE_WINDOW = 100
-"""Points of a learning curve, each of one task, that are averaged to say what it has reached."""
+"""Points of a learning curve, each of one task, that its figure averages."""
+TIME_WINDOW = 400
+"""Points that are averaged to say what it has reached; the mean of fewer gets there by chance."""
 _MILESTONES = (90.0, 95.0)
 _STATUS = ("full", "shortened", "unfinished", "not run")
 _MARKS = "<!-- results -->\n", "<!-- /results -->"
@@ -40,7 +42,8 @@ def compare(root: Path) -> list[dict[str, Any]]:
         "shortened", "unfinished", "not run"); and where it was run ``meta_iters`` (the published
         length), ``iterations``, ``seeds``, ``accuracy`` (split -> ``mean``, ``spread`` over the
         seeds, ``interval95`` over the tasks of a seed, ``tasks``; percent), ``difference`` (test
-        mean less the published one), ``hours`` (training, mean over the seeds), ``records``.
+        mean less the published one, if "full"), ``hours`` (training, mean over the seeds),
+        ``records``.
     """
     groups: dict[tuple, list[tuple[str, dict]]] = {}
     for path, record in _records(root):
@@ -99,7 +102,7 @@ def _entry(group: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
     }
     if iterations < trained.meta.meta_iters:
         entry["status"] = "unfinished"
-    if head["published"]:
+    if head["published"] and entry["status"] == "full":
         entry["difference"] = entry["accuracy"]["test"]["mean"] - head["published"][0]["mean"]
     return entry
 
@@ -167,7 +170,9 @@ def _cells(entry: Mapping[str, Any]) -> list[str]:
         return [*first, "not run", "", "", "", ""]
     length = f"{entry['iterations']:,}"
     if entry["status"] != "full":
-        length += f" ({entry['status']}; of {entry['meta_iters']:,})"
+        # Where no row is of the training, no published length is.
+        of = f"; of {entry['meta_iters']:,}" if entry["row"] else ""
+        length += f" ({entry['status']}{of})"
     links = (
         f"[{seed}]({path})" for seed, path in zip(entry["seeds"], entry["records"], strict=True)
     )
@@ -199,7 +204,7 @@ def times_to_accuracy(root: Path) -> list[dict[str, Any]]:
     Returns:
         One mapping a run and target, with ``row``, ``seed``, ``target`` (percent, test classes),
         and ``iteration`` and ``hours``, or None where the curve never got there. The curve is
-        smoothed by a trailing mean over `CURVE_WINDOW` points.
+        smoothed by a trailing mean over `TIME_WINDOW` points.
     """
     found = []
     for path in sorted(root.rglob("curve.csv")):
@@ -213,7 +218,7 @@ def times_to_accuracy(root: Path) -> list[dict[str, Any]]:
         shown = row.published(trained.task.shots, trained.eval.transductive)
         curve = read_curve(path)
         for target in sorted({*_MILESTONES, *(c.mean for c in shown[:1])}):
-            reached = first_reached(curve, "test", target / 100, CURVE_WINDOW)
+            reached = first_reached(curve, "test", target / 100, TIME_WINDOW)
             when = {"iteration": None, "hours": None}
             if reached is not None:
                 when = {"iteration": reached[0], "hours": reached[1] / 3600}
@@ -274,11 +279,13 @@ def write_comparison(root: Path, readme: Path) -> str:
     write_whole(
         root / "reproduction.md",
         "# Published and reproduced\n\n"
-        "Accuracy in percent. Published: mean ± spread of three runs. Here: mean ± standard\n"
-        "deviation over the seeds, or of a single run [± the 95 % interval over tasks].\n\n"
+        "Accuracy in percent. Published: Reptile's ± is the spread of three runs; MAML's, and\n"
+        "FOMAML's as far as it is from Finn et al., the 95 % interval over tasks. Here: mean\n"
+        "± standard deviation over the seeds, or of a single run [± the 95 % interval over\n"
+        "tasks].\n\n"
         f"{local}\n{_notes()}\n## Time to accuracy\n\n"
-        f"When the learning curve (1-shot, transductive), averaged over the last {CURVE_WINDOW} "
-        "points,\nfirst reached an accuracy. Hours are of the wall, as it was.\n\n"
+        f"When the learning curve (1-shot, transductive), averaged over the last {TIME_WINDOW} "
+        "points\nof one task each, first reached an accuracy. Hours are of the wall, as it was.\n\n"
         f"{times_table(times)}",
     )
     write_whole(readme, f"{before}{begin}{table}{end}{after}")

@@ -31,7 +31,8 @@ class Column:
         shots: int, K.
         transductive: bool, whether the held-out images are classified together.
         mean: float or None, the published accuracy in percent; None where nothing is published.
-        spread: float or None, its published ± in percent: the spread of three runs.
+        spread: float or None, its published ± in percent: the spread of three runs, or as far as it
+            is from Finn et al. (2017) the 95 % interval over tasks.
         source: str, where it is published.
     """
 

@@ -93,6 +93,7 @@ def test_runs_of_other_lengths_are_not_averaged_with_full_ones(root):
     found = entry(root)
     assert [e["status"] for e in found] == ["full", "shortened", "unfinished"]
     assert [e["accuracy"]["train"]["mean"] for e in found] == pytest.approx([98, 90, 95])
+    assert ["difference" in e for e in found] == [True, False, False]
     text = comparison_table(found)
     assert "| 3,000 (shortened; of 100,000) |" in text
     assert "| 60,000 (unfinished; of 100,000) |" in text
@@ -121,6 +122,8 @@ def test_the_embedded_characters_are_never_set_beside_omniglots_numbers(root):
     )
     (found,) = (e for e in compare(root) if e["status"] != "not run")
     assert (found["row"], found["dataset"], found["published"]) == (None, "glyphs", [])
+    shorter = comparison_table([found | {"status": "shortened", "iterations": 1000}])
+    assert "| 1,000 (shortened) |" in shorter  # than nothing that is published
 
 
 def test_results_of_experiments_are_passed_over(root):
@@ -156,7 +159,7 @@ def write_curve(folder, accuracy):
 
 def test_time_to_accuracy_is_of_full_runs_of_published_rows(root):
     row = find_row("omniglot-5way")
-    window = comparison.CURVE_WINDOW
+    window = comparison.TIME_WINDOW
     for folder, training in (("full", row.training(0)), ("short", row.training(0, 3000))):
         add(root, folder, training, 1, True, 0.98)
         write_curve(root / folder, [0.5] * window + [0.96] * window)
@@ -166,8 +169,8 @@ def test_time_to_accuracy_is_of_full_runs_of_published_rows(root):
         ("omniglot-5way", 0, 95.0),
         ("omniglot-5way", 0, 97.68),
     ]
-    # (0.5·(100 − k) + 0.96·k)/100 ≥ 0.9 from k = 87 on, at point 99 + 87.
-    assert times[0]["iteration"] == 50 * 186 and times[0]["hours"] == pytest.approx(1.86)
+    # (0.5·(400 − k) + 0.96·k)/400 ≥ 0.9 from k = 348 on, at point 399 + 348.
+    assert times[0]["iteration"] == 50 * 747 and times[0]["hours"] == pytest.approx(7.47)
     assert times[2]["iteration"] is None
     assert "| omniglot-5way | 0 | 97.68 % | not reached |  |" in comparison.times_table(times)
 

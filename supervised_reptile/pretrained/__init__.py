@@ -20,6 +20,7 @@ import keras
 
 from supervised_reptile.config import Config
 from supervised_reptile.files import write_whole
+from supervised_reptile.paper import dataset_facts
 from supervised_reptile.places import FOLDER as IMAGE_FOLDER
 from supervised_reptile.published import full_length
 
@@ -138,6 +139,13 @@ def model_card(facts: Mapping[str, Any]) -> str:
     known = facts["evaluations"][0]["accuracy"]
     splits = [split for split in ("test", "validation", "train") if split in known]
     full, size = full_length(config), config.model.image_size
+    is_drawn = dataset_facts(task.dataset).network == "omniglot"
+    split = "its own split"
+    if is_drawn:
+        split = (
+            f"split by seed {config.seed}: evaluate it with `--seed {config.seed}` alone, as among "
+            "another seed's test classes are some that it was trained on"
+        )
     has_moments = inner.inner_optimizer != "sgd"
     outer = "outer step" if meta.outer_optimizer == "interpolation" else meta.outer_optimizer
     shortened = f" (shortened from {full:,})" if facts["iterations"] < full else ""
@@ -147,14 +155,17 @@ def model_card(facts: Mapping[str, Any]) -> str:
         f"{task.classes}-way classifier of few examples, meta-trained with {meta.algorithm} on "
         f"{dataset}.",
         "",
-        f"- **Data**: {dataset}; the seed of the run, and of a split by chance, is {config.seed}.",
+        f"- **Data**: {dataset}, {split}.",
         f"- **Training**: {facts['iterations']:,} meta-iterations{shortened} of "
         f"{meta.meta_batch} tasks with {task.train_shots} examples a class; "
         f"{inner.inner_iters} steps of {inner.inner_optimizer}, learning rate "
         f"{inner.learning_rate:g}, mini-batches of {inner.inner_batch}; {outer} "
         f"{meta.meta_step:g} → {meta.meta_step_final:g}. Evaluated by commit {facts['commit']}.",
-        f"- **Input**: float32 images in [0, 1], {size}×{size}, as `--dataset {task.dataset}` "
-        "gives them (Omniglot: 0 is ink, 1 is paper). **Output**: logits.",
+        f"- **Input**: float32 [batch, {size}, {size}, {1 if is_drawn else 3}] in [0, 1]"
+        f"{', where 0 is ink and 1 is paper' if is_drawn else ''}. "
+        f"**Output**: logits [batch, {task.classes}].",
+        f'- **Use**: `model = supervised_reptile.load_pretrained("{facts["name"]}")`, then '
+        "`supervised_reptile.adapt(model, images, labels)`.",
         "- **Normalisation** is by the statistics of the batch at hand, always: what a batch holds "
         "together is part of the question.",
         f"- **Optimizer**: in the file, with {'second moments and ' if has_moments else ''}step "
