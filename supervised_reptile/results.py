@@ -9,7 +9,7 @@ import math
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,39 @@ _PACKAGES = (
     *("tensorflow-datasets", "numpy", "pillow"),
 )
 
+_TRAINED_ON = "trained_on.json"
+
+
+def note_training(directory: Path, iteration: int) -> None:
+    """Note in a run's directory what a part of its training runs on, if that is not as before.
+
+    Args:
+        directory: Directory of the run.
+        iteration: Meta-iterations done before this part.
+    """
+    # A run may go on from an older checkpoint than its last part began with.
+    parts = [
+        part for part in training_environments(directory) if part["from_iteration"] < iteration
+    ]
+    here = environment()
+    if not parts or parts[-1]["environment"] != here:
+        parts.append({"from_iteration": iteration, "environment": here})
+    write_whole(directory / _TRAINED_ON, json.dumps(parts, indent=2) + "\n")
+
+
+def training_environments(directory: Path) -> list[dict[str, Any]]:
+    """What the training in a run's directory ran on.
+
+    Args:
+        directory: Directory of the run.
+
+    Returns:
+        ``from_iteration`` and ``environment`` of each part that differs from the one before;
+        empty where nothing is noted.
+    """
+    path = directory / _TRAINED_ON
+    return json.loads(path.read_text()) if path.exists() else []
+
 
 def write_record(
     path: Path,
@@ -34,8 +67,9 @@ def write_record(
     training_seconds: float,
     evaluation_seconds: float,
     trained_with: Config | None = None,
+    trained_on: Sequence[Mapping[str, Any]] = (),
 ) -> None:
-    """Write ``results.json``.
+    """Write ``results.json``. Its ``environment`` is that of this process, which evaluated.
 
     Args:
         path: File to write.
@@ -45,6 +79,7 @@ def write_record(
         training_seconds: Wall time of the training in seconds, over all its parts.
         evaluation_seconds: Wall time of the final evaluation in seconds.
         trained_with: Configuration of the training where it is not ``config``.
+        trained_on: What the training ran on, as `training_environments` gives it.
     """
     record: dict[str, Any] = {
         "accuracy": {split: _plain(value) for split, value in accuracies.items()},
@@ -56,6 +91,8 @@ def write_record(
     }
     if trained_with is not None:
         record["trained_with"] = trained_with.to_dict()
+    if trained_on:
+        record["trained_on"] = list(trained_on)
     write_whole(path, json.dumps(record, indent=2) + "\n")
 
 

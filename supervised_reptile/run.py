@@ -20,7 +20,7 @@ from supervised_reptile.models import model_from_config
 from supervised_reptile.paper import DatasetFacts, dataset_facts
 from supervised_reptile.pretrained import load_pretrained, model_facts, pretrained_names
 from supervised_reptile.pretraining import start_from_classifier
-from supervised_reptile.results import write_record
+from supervised_reptile.results import training_environments, write_record
 from supervised_reptile.training import Trainer
 
 # Each is a part of the graph of its own: many would take long to trace.
@@ -202,6 +202,7 @@ def evaluate_and_record(
             training_seconds=trainer.seconds,
             evaluation_seconds=seconds,
             trained_with=trained_with,
+            trained_on=training_environments(trainer.directory),
         )
         print(f"record: {path}")
     return results

@@ -21,6 +21,7 @@ from supervised_reptile.datasets.few_shot import FewShotDataset
 from supervised_reptile.errors import RunError, RunInterrupted
 from supervised_reptile.evaluation import task_accuracies
 from supervised_reptile.learners import MetaLearner
+from supervised_reptile.results import note_training
 from supervised_reptile.tasks import (
     EvaluationTasks,
     MiniBatches,
@@ -182,6 +183,8 @@ class Trainer:
                 good checkpoint is intact.
         """
         total = self.config.meta.meta_iters
+        if self.iteration < total:
+            note_training(self.directory, self.iteration)
         with (
             LearningCurve(self.directory, tuple(self.dataset.splits), self.iteration) as curve,
             self._signals_as_requests(),

@@ -14,7 +14,12 @@ from helpers import tiny_config
 from supervised_reptile import results
 from supervised_reptile.config import Config
 from supervised_reptile.evaluation import Accuracy
-from supervised_reptile.results import environment, write_record
+from supervised_reptile.results import (
+    environment,
+    note_training,
+    training_environments,
+    write_record,
+)
 
 
 def strict_json(text):
@@ -61,6 +66,27 @@ def test_the_interval_of_a_single_task_is_null(record):
     assert math.isnan(single.interval95)
     accuracy = record({"test": single})["accuracy"]["test"]
     assert accuracy == {"mean": 0.4, "interval95": None, "tasks": 1}
+
+
+def test_parts_of_a_training_are_told_apart_by_what_they_ran_on(tmp_path, monkeypatch, record):
+    def run_part(iteration, commit):
+        monkeypatch.setattr(results, "environment", lambda: {"commit": commit})
+        note_training(tmp_path, iteration)
+
+    assert training_environments(tmp_path) == []
+    for iteration, commit in ((0, "a"), (100, "a"), (200, "b"), (300, "c")):
+        run_part(iteration, commit)
+    found = training_environments(tmp_path)
+    assert [(p["from_iteration"], p["environment"]["commit"]) for p in found] == [
+        (0, "a"),
+        (200, "b"),
+        (300, "c"),
+    ]
+    run_part(250, "a")  # from an older checkpoint: what ran from 300 on is lost
+    assert [p["from_iteration"] for p in training_environments(tmp_path)] == [0, 200, 250]
+    written = record({"test": Accuracy(0.5, 0.1, 10)}, trained_on=training_environments(tmp_path))
+    assert written["trained_on"] == training_environments(tmp_path)
+    assert "trained_on" not in record({"test": Accuracy(0.5, 0.1, 10)})
 
 
 def test_the_environment_says_what_ran():

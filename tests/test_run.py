@@ -344,6 +344,7 @@ def test_a_run_leaves_model_record_and_curves(run_here, tmp_path):
         assert record["accuracy"][split]["tasks"] == accuracy.tasks == 6
         assert f"{split} accuracy: {accuracy}" in output
     assert record["environment"]["versions"]["keras"] == keras.__version__
+    assert record["trained_on"] == [{"from_iteration": 0, "environment": record["environment"]}]
     assert "learning_rate" in output  # the table of the configuration
 
     values = checkpoint_values(run)
@@ -420,6 +421,7 @@ def test_pretrained_evaluates_only_and_names_its_record(run_here, tmp_path):
         record = json.loads(after[name])
         assert Config.from_dict(record["config"]) == evaluated
         assert Config.from_dict(record["trained_with"]) == config
+        assert record["trained_on"] == json.loads(before["results.json"])["trained_on"]
         assert record["iterations"] == 4
     # The weights, slots and step count are those of the training.
     assert same["test"].mean == json.loads(before["results.json"])["accuracy"]["test"]["mean"]
