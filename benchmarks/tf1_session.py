@@ -44,7 +44,7 @@ class TF1Session(PlainLoop):
         pool,
         normalization_epsilon,
         adam,
-        threads=(0, 0),
+        threads,
     ):
         super().__init__(images, pixel_scale)
         with tf.Graph().as_default() as graph:

@@ -17,10 +17,11 @@ from supervised_reptile.files import write_whole
 from supervised_reptile.places import FOLDER
 from supervised_reptile.published import EVALUATION_ONLY, ROWS, Row, full_length, row_of
 
-CURVE_WINDOW = 100
-"""Points of a learning curve, each of one task, that its figure averages."""
 TIME_WINDOW = 400
-"""Points that are averaged to say what it has reached; the mean of fewer gets there by chance."""
+"""Points of a learning curve, each of one task, that are averaged to say what it has reached.
+
+The mean of fewer gets there by chance.
+"""
 _MILESTONES = (90.0, 95.0)
 _STATUS = ("full", "shortened", "unfinished", "not run")
 _MARKS = "<!-- results -->\n", "<!-- /results -->"

@@ -5,13 +5,15 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from supervised_reptile.comparison import CURVE_WINDOW
 from supervised_reptile.config import Config, RunOptions
 from supervised_reptile.curve import read_curve
 from supervised_reptile.figures import learning_curve_figure
 from supervised_reptile.published import Row, run_name
 from supervised_reptile.results import is_record_of
 from supervised_reptile.run import evaluate_and_record, evaluation_record, open_run, train
+
+# Points of a learning curve, each of one task, that its figure averages.
+_FIGURE_WINDOW = 100
 
 
 def reproduce(
@@ -65,7 +67,7 @@ def publish(row: Row, training: Config, directory: Path, results: Path) -> None:
         results / "curve.png",
         {f"seed {training.seed}": curve},
         splits=[s for s in ("test", "validation", "train") if s in curve],
-        window=CURVE_WINDOW,
+        window=_FIGURE_WINDOW,
         title=f"{row.title}, {row.dataset} {task.shots}-shot {task.classes}-way"
         + (", transductive" if transductive else ""),
         published=shown[0].mean if shown else None,

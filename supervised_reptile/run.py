@@ -193,6 +193,7 @@ def evaluate_and_record(
         ) from None
     seconds = time.perf_counter() - started
     results = [{split: each[i] for split, each in found.items()} for i in range(len(settings))]
+    trained_on = training_environments(trainer.directory)
     for (config, path), accuracies in zip(evaluations, results, strict=True):
         write_record(
             path,
@@ -202,7 +203,7 @@ def evaluate_and_record(
             training_seconds=trainer.seconds,
             evaluation_seconds=seconds,
             trained_with=trained_with,
-            trained_on=training_environments(trainer.directory),
+            trained_on=trained_on,
         )
         print(f"record: {path}")
     return results
