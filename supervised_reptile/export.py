@@ -138,18 +138,12 @@ def _logits_in_double_precision(
     import keras
     import tensorflow as tf
 
-    from supervised_reptile.models import model_from_config
+    from supervised_reptile.models import double_precision, model_from_config
 
-    usual, usual_policy = keras.config.floatx(), keras.config.dtype_policy()
-    keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
-    try:
+    with double_precision():
         model = model_from_config(config)
         optimizer = keras.optimizers.Adam.from_config(trained.optimizer.get_config())
         optimizer.build(model.trainable_variables)
-    finally:
-        keras.config.set_floatx(usual)
-        keras.config.set_dtype_policy(usual_policy)
     model.set_weights(trained.get_weights())
     for mine, theirs in zip(optimizer.variables, trained.optimizer.variables, strict=True):
         mine.assign(theirs)

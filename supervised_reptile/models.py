@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 
 import keras
 import numpy as np
@@ -126,6 +127,19 @@ def model_from_config(config: Config, num_classes: int | None = None) -> keras.M
         for layer in (f"conv{block}", f"norm{block}"):
             model.get_layer(layer).trainable = False
     return model
+
+
+@contextlib.contextmanager
+def double_precision() -> Iterator[None]:
+    """Keras builds networks and optimizers in float64 meanwhile, to check those in float32."""
+    usual, usual_policy = keras.config.floatx(), keras.config.dtype_policy()
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    try:
+        yield
+    finally:
+        keras.config.set_floatx(usual)
+        keras.config.set_dtype_policy(usual_policy)
 
 
 def _convolution(filters: int, *, strides: int, seed: int | None, name: str) -> keras.Layer:

@@ -21,6 +21,7 @@ from experiments import (
     optimizers,
     overlap,
     pretraining,
+    rounding,
     sine,
     surface,
     theory,
@@ -370,6 +371,44 @@ def test_the_port_is_the_network_with_moving_averages(toy_data, tmp_path):
     convolved = port.layers[1](x).numpy().mean(axis=(0, 1, 2))
     np.testing.assert_allclose(moving, 0.01 * convolved, rtol=1e-3, atol=1e-6)
     assert np.abs(port(x, training=False) - model(x)).max() > 0.1
+
+
+def test_rounding(tmp_path, capsys):
+    rounding.main("omniglot-5way", "glyphs", 12, data_dir="data", results=str(tmp_path))
+    rows = read(tmp_path, "errors.csv")
+    assert len(rows) == 2 * 2 * 14  # networks, arithmetics, variables less the 4 irrelevant biases
+    assert read(tmp_path, "results.json")["settings"]["batches"] == 12
+    assert "trained, fused: error" in capsys.readouterr().out
+    # The last bias' gradient is a plain sum of probabilities: as exact as float32 is, and no more,
+    # as it would be if the reference were float32 too.
+    errors = [float(row["error_rms"]) for row in rows if row["variable"] == "logits/bias"]
+    assert len(errors) == 4
+    assert all(1e-9 < error < 1e-3 for error in errors)
+
+
+def test_errors_of_rounding_that_average_out_and_that_do_not():
+    rng = np.random.default_rng(0)
+    at_random, always = rounding.Errors(), rounding.Errors()
+    for _ in range(400):
+        truth, noise = rng.normal(size=(2, 50))
+        at_random.add(truth + 0.1 * noise, truth)
+        always.add(truth + 0.1, truth)
+    for errors in (at_random, always):
+        rms, _, by_chance = errors.relative()
+        assert rms == pytest.approx(0.1, rel=0.05)
+        assert by_chance == pytest.approx(0.1 / 20, rel=0.05)
+    assert at_random.relative()[1] == pytest.approx(0.1 / 20, rel=0.4)
+    assert always.relative()[1] == pytest.approx(0.1, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"batches": 1}, "--batches: must be at least 2"), ({"network": "x"}, "--network: must be")],
+)
+def test_bad_flags_of_the_rounding_are_told_in_one_line(tmp_path, change, message):
+    flags = {"network": "omniglot-5way", "dataset": "glyphs", "batches": 2, "data_dir": ""}
+    with pytest.raises(ConfigError, match=message):
+        rounding.main(**{**flags, **change}, results=str(tmp_path))
 
 
 def test_pretraining(toy_data, place, tmp_path, monkeypatch, capsys):

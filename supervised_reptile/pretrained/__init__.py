@@ -14,15 +14,16 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import keras
+from typing import TYPE_CHECKING, Any
 
 from supervised_reptile.config import Config
 from supervised_reptile.files import write_whole
 from supervised_reptile.paper import dataset_facts
 from supervised_reptile.places import FOLDER as IMAGE_FOLDER
 from supervised_reptile.published import full_length
+
+if TYPE_CHECKING:
+    import keras
 
 FOLDER = Path(__file__).parent
 
@@ -55,6 +56,8 @@ def load_pretrained(name: str) -> keras.Model:
         >>> model.output_shape
         (None, 5)
     """
+    import keras  # not at the top: names, facts and `ship` do without TensorFlow
+
     return keras.models.load_model(FOLDER / f"{_stem(name)}.keras")
 
 

@@ -1,0 +1,186 @@
+"""How exact the training's gradients are, and whether their errors add up: docs/reproduction.md.
+
+    python -m experiments.rounding --network omniglot-5way
+
+Training computes in float32, with TensorFlow's fused kernel for batch normalization. The same
+gradients in float64 tell its errors, mini-batch by mini-batch: how large they are beside the
+gradients, and whether they average out. Stock Keras layers in float32 stand beside it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from supervised_reptile.errors import ConfigError
+from supervised_reptile.files import write_table
+from supervised_reptile.places import default_data_dir
+
+if TYPE_CHECKING:
+    import keras
+
+    from supervised_reptile.config import Config
+    from supervised_reptile.datasets import FewShotDataset
+
+if not __package__:  # run as a file
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from experiments import common
+
+NAME = "rounding"
+HEADER = ("network", "arithmetic", "variable", "error_rms", "error_mean", "error_mean_by_chance")
+
+
+def main(network: str, dataset: str, batches: int, data_dir: str, results: str) -> None:
+    """Compare the gradients of a network, as it started and as trained, and write the table."""
+    if batches < 2:
+        raise ConfigError(f"--batches: must be at least 2. Received: {batches}")
+    common.load_tensorflow()
+    from supervised_reptile.config import Config, RunOptions
+    from supervised_reptile.models import model_from_config
+    from supervised_reptile.pretrained import load_pretrained, model_facts, pretrained_names
+    from supervised_reptile.run import load_data
+
+    if network not in pretrained_names():
+        known = ", ".join(pretrained_names())
+        raise ConfigError(f"--network: must be one of: {known}. Received: {network!r}")
+    config = Config.from_dict(model_facts(network)["training"]).replace(dataset=dataset)
+    folder = common.results_folder(results, NAME)
+    data = load_data(config, RunOptions(data_dir=data_dir))
+    rows = []
+    models = {"as it started": model_from_config(config), "trained": load_pretrained(network)}
+    for state, model in models.items():
+        for arithmetic, errors in gradient_errors(model, data, config, batches).items():
+            rows += [(state, arithmetic, variable, *each) for variable, each in errors.items()]
+            name, (rms, mean, by_chance) = max(errors.items(), key=lambda item: item[1][0])
+            print(
+                f"{state}, {arithmetic}: error {100 * rms:.3f} % of the gradient's rms ({name}, "
+                f"the largest); of the mean {100 * mean:.3f} %, by chance {100 * by_chance:.3f} %"
+            )
+    write_table(folder / "errors.csv", HEADER, rows)
+    settings = {"network": network, "dataset": dataset, "batches": batches}
+    errors = [dict(zip(HEADER, row, strict=True)) for row in rows]
+    common.write_json(folder / "results.json", {"settings": settings, "errors": errors})
+
+
+def gradient_errors(
+    model: keras.Model, dataset: FewShotDataset, config: Config, batches: int
+) -> dict[str, dict[str, tuple[float, float, float]]]:
+    """Errors of float32 gradients on mini-batches of training tasks, against float64.
+
+    Args:
+        model: Network with the weights to take the gradients at.
+        dataset: Supplies the tasks.
+        config: Supplies their shape, the network's, and the seed.
+        batches: Number of mini-batches, at least 2.
+
+    Returns:
+        For the training's arithmetic (``"fused"``) and for ``"stock layers"``, by name of the
+        variable: what :meth:`Errors.relative` gives. Variables that batch normalization makes
+        irrelevant, the convolutions' biases, are left out: the exact gradient is 0.
+    """
+    from tqdm import tqdm
+
+    from supervised_reptile.models import double_precision, fused_for_training, model_from_config
+
+    with double_precision():
+        exact = model_from_config(config)
+    exact.set_weights(model.get_weights())
+    true_gradients = gradients_of(exact)
+    fused = fused_for_training(model)
+    gradients = {"fused": gradients_of(fused), "stock layers": gradients_of(model)}
+    counted = {
+        i: variable.path
+        for i, variable in enumerate(model.trainable_variables)
+        if not ("conv" in variable.path and variable.path.endswith("bias"))
+    }
+    errors = {way: {i: Errors() for i in counted} for way in gradients}
+    for images, labels in tqdm(_mini_batches(dataset, config, batches), total=batches):
+        truth = true_gradients(images, labels)
+        for way, of_way in errors.items():
+            found = gradients[way](images, labels)
+            for i, each in of_way.items():
+                each.add(found[i], truth[i])
+    return {
+        way: {counted[i]: each.relative() for i, each in of_way.items()}
+        for way, of_way in errors.items()
+    }
+
+
+class Errors:
+    """The errors of one variable's gradient, added up over mini-batches."""
+
+    def __init__(self) -> None:
+        self._count, self._sum, self._squares, self._gradient_squares = 0, 0.0, 0.0, 0.0
+
+    def add(self, found: np.ndarray, truth: np.ndarray) -> None:
+        """Count one mini-batch's gradient, float [...], and the true one, float64 [...]."""
+        error = found - truth
+        self._count += 1
+        self._sum = self._sum + error
+        self._squares += np.sum(error**2)
+        self._gradient_squares += np.sum(truth**2)
+
+    def relative(self) -> tuple[float, float, float]:
+        """Errors relative to the root mean square of the gradient over the mini-batches.
+
+        Returns:
+            The root mean square of the errors; the norm of their mean; and what the latter would
+            be by chance, if the errors of different mini-batches had nothing to do with each
+            other and averaged out.
+        """
+        rms = np.sqrt(self._squares / self._gradient_squares)
+        mean = np.linalg.norm(self._sum) / np.sqrt(self._count * self._gradient_squares)
+        return float(rms), float(mean), float(rms / np.sqrt(self._count))
+
+
+def gradients_of(model: keras.Model) -> Callable[..., list[np.ndarray]]:
+    """The gradients of the summed loss by every trainable variable, for images and labels."""
+    import tensorflow as tf
+
+    variables = [variable.value for variable in model.trainable_variables]
+
+    @tf.function
+    def compiled(images, labels):
+        with tf.GradientTape() as tape:
+            logits = model(tf.cast(images, model.compute_dtype), training=True)
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+            loss = tf.reduce_sum(losses)
+        return tape.gradient(loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+    return lambda images, labels: [each.numpy() for each in compiled(images, labels)]
+
+
+def _mini_batches(
+    dataset: FewShotDataset, config: Config, count: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Images, float32 [batch, height, width, channels] in [0, 1], and labels, int32 [batch]."""
+    from supervised_reptile.tasks import random_stream, training_tasks
+
+    iteration = 0
+    while True:
+        tasks = training_tasks(random_stream(config.seed, "training", iteration), dataset, config)
+        steps = (each.reshape(-1, each.shape[-1]) for each in tasks.steps)
+        for rows, labels in zip(*steps, strict=True):
+            if count == 0:
+                return
+            yield dataset.images[rows] * np.float32(dataset.pixel_scale), labels
+            count -= 1
+        iteration += 1
+
+
+if __name__ == "__main__":
+    common.start(
+        main,
+        {
+            "network": ("omniglot-5way", "A network that comes with the package."),
+            "dataset": ("omniglot", "Data set: omniglot, or glyphs, which needs no data."),
+            "batches": (2000, "Mini-batches of training tasks, at least 2."),
+            "data_dir": (default_data_dir(), "Directory of the data sets."),
+            "results": common.RESULTS,
+        },
+    )
