@@ -1,6 +1,6 @@
 """Reproduce the published tables: train their rows, and set our numbers beside theirs.
 
-    python reproduce.py                                    list the rows and what was run of them
+    python reproduce.py                                    make the tables anew from the records
     python reproduce.py --row omniglot-5way --seeds 0,1,2  train, evaluate and record three seeds
 
 Each training is evaluated on every kind of task that is published for its row. Stop it whenever
@@ -12,11 +12,13 @@ Prepare the data with ./fetch_data.sh first.
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from supervised_reptile.comparison import check_readme, write_comparison
 from supervised_reptile.config import Config, RunOptions
 from supervised_reptile.errors import ConfigError, UserError
 from supervised_reptile.published import ROWS, Row, find_row, run_name
@@ -24,6 +26,7 @@ from supervised_reptile.quiet import import_tensorflow
 from supervised_reptile.side_by_side import Job, run_side_by_side
 
 PROJECT = Path(__file__).parent
+RESULTS = PROJECT / "results"
 _PROGRAM = "reproduce.py"
 
 
@@ -53,8 +56,11 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--runs", type=Path, default=Path("runs"), metavar="DIR", help="checkpoints (default: runs)"
     )
-    add("--results", type=Path, default=PROJECT / "results", metavar="DIR", help="records")
-    add("--readme", type=Path, default=PROJECT / "README.md", metavar="FILE", help="for the table")
+    add("--results", type=Path, default=RESULTS, metavar="DIR", help="records (the project's)")
+    add(
+        "--readme", type=Path, metavar="FILE", help="for the table (default: with the project's "
+        "records the project's README.md, else none)",
+    )  # fmt: skip
     add("--data_dir", default=defaults.data_dir, metavar="DIR", help="data (default: %(default)s)")
     add("--noprogress", dest="progress", action="store_false", help="show no progress bars")
     return parser.parse_args(argv)
@@ -77,18 +83,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parse(argv)
     try:
         jobs = _jobs(args)
-        if len(jobs) == 1:
-            _carry_out(*jobs[0].arguments)
-        elif jobs:
-            run_side_by_side(jobs, args.jobs or os.cpu_count() or 1)
-        import_tensorflow()
-        from supervised_reptile.comparison import write_comparison
-
-        print(write_comparison(args.results, args.readme), end="")
-    except UserError as error:
+        readme = args.readme or (PROJECT / "README.md" if args.results == RESULTS else None)
+        if readme:
+            check_readme(readme)  # now, not after hours
+        try:
+            if len(jobs) == 1:
+                _carry_out(*jobs[0].arguments)
+            elif jobs:
+                run_side_by_side(jobs, args.jobs or os.cpu_count() or 1)
+        finally:  # what was finished counts, whatever became of the rest
+            table = write_comparison(args.results, readme)
+        print(table, end="")
+    except (UserError, OSError) as error:
         message = " ".join(str(error).split())
-        print(f"{_PROGRAM}: {error.kind}: {message}", file=sys.stderr)
-        return error.exit_code
+        print(f"{_PROGRAM}: {getattr(error, 'kind', 'error')}: {message}", file=sys.stderr)
+        return getattr(error, "exit_code", 1)
+    except KeyboardInterrupt:
+        print(f"{_PROGRAM}: stopped: the same command goes on", file=sys.stderr)
+        return 128 + signal.SIGINT
     return 0
 
 

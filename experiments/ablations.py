@@ -17,6 +17,7 @@ from pathlib import Path
 from supervised_reptile.config import Config, RunOptions
 from supervised_reptile.published import find_row
 from supervised_reptile.quiet import import_tensorflow
+from supervised_reptile.results import is_record_of
 from supervised_reptile.side_by_side import Job, run_side_by_side
 
 if not __package__:  # run as a file
@@ -62,7 +63,7 @@ def main(
     eval_samples: int,
 ) -> None:
     """Train every variant with every seed, and write table and figure."""
-    folder, work = place.results_folder(NAME), place.work_folder(NAME)
+    folder = place.results_folder(NAME)
     settings = {"meta_iters": meta_iters, "eval_samples": eval_samples, "dataset": dataset}
     configs = {
         (variant, int(seed)): config_of(variant, int(seed), **settings)
@@ -71,17 +72,19 @@ def main(
     }
     names = {key: f"{key[0]}, seed {key[1]}" for key in configs}
     done = trainings.train_all({names[key]: config for key, config in configs.items()}, place, NAME)
-    from supervised_reptile.results import is_record_of
-
-    published = {names[key]: config for key, config in configs.items() if key[0] == PUBLISHED}
+    published = {
+        place.run_folder(NAME, names[key], config): config
+        for key, config in configs.items()
+        if key[0] == PUBLISHED
+    }
     ports = [
-        Job(n, evaluate_port, (c.to_json(), work / n, place.data_dir), work / n / "run.log")
-        for n, c in published.items()
-        if not is_record_of(work / n / _PORT_RECORD, c)
+        Job(run.name, evaluate_port, (c.to_json(), run, place.data_dir), run / "run.log")
+        for run, c in published.items()
+        if not is_record_of(run / _PORT_RECORD, c)
     ]
     run_side_by_side(ports, place.jobs)
     found = {v: [done[names[v, int(s)]].accuracy() for s in seeds] for v in VARIANTS}
-    records = [json.loads((work / name / _PORT_RECORD).read_text()) for name in published]
+    records = [json.loads((run / _PORT_RECORD).read_text()) for run in published]
     for which in (MOVING, CONTROL):
         found[which] = [trainings.percent(record["accuracy"][which]) for record in records]
     rows = [(name, *trainings.mean_over_seeds(each)) for name, each in found.items()]

@@ -32,7 +32,7 @@ if not __package__:  # run as a file
 from experiments import common
 
 NAME = "rounding"
-HEADER = ("network", "arithmetic", "variable", "error_rms", "error_mean", "error_mean_by_chance")
+HEADER = ("weights", "arithmetic", "variable", "error_rms", "error_mean", "error_mean_by_chance")
 
 
 def main(network: str, dataset: str, batches: int, data_dir: str, results: str) -> None:
@@ -48,7 +48,9 @@ def main(network: str, dataset: str, batches: int, data_dir: str, results: str) 
     if network not in pretrained_names():
         known = ", ".join(pretrained_names())
         raise ConfigError(f"--network: must be one of: {known}. Received: {network!r}")
-    config = Config.from_dict(model_facts(network)["training"]).replace(dataset=dataset)
+    config = Config.from_dict(model_facts(network)["training"])
+    if dataset:
+        config = config.replace(dataset=dataset)
     folder = common.results_folder(results, NAME)
     data = load_data(config, RunOptions(data_dir=data_dir))
     rows = []
@@ -62,7 +64,7 @@ def main(network: str, dataset: str, batches: int, data_dir: str, results: str) 
                 f"the largest); of the mean {100 * mean:.3f} %, by chance {100 * by_chance:.3f} %"
             )
     write_table(folder / "errors.csv", HEADER, rows)
-    settings = {"network": network, "dataset": dataset, "batches": batches}
+    settings = {"network": network, "dataset": config.task.dataset, "batches": batches}
     errors = [dict(zip(HEADER, row, strict=True)) for row in rows]
     common.write_json(folder / "results.json", {"settings": settings, "errors": errors})
 
@@ -178,7 +180,7 @@ if __name__ == "__main__":
         main,
         {
             "network": ("omniglot-5way", "A network that comes with the package."),
-            "dataset": ("omniglot", "Data set: omniglot, or glyphs, which needs no data."),
+            "dataset": ("", "Data set, such as glyphs, which needs no data; empty: the network's."),
             "batches": (2000, "Mini-batches of training tasks, at least 2."),
             "data_dir": (default_data_dir(), "Directory of the data sets."),
             "results": common.RESULTS,

@@ -13,6 +13,7 @@ from supervised_reptile.config import Config, RunOptions
 from supervised_reptile.errors import RunError
 from supervised_reptile.places import default_data_dir
 from supervised_reptile.quiet import import_tensorflow
+from supervised_reptile.results import is_record_of
 from supervised_reptile.side_by_side import Job, run_side_by_side
 
 _FLAGS = {
@@ -56,6 +57,10 @@ class Place:
     def work_folder(self, name: str) -> Path:
         """The folder of the trainings' folders."""
         return Path(self.work_dir or f"runs/{name}")
+
+    def run_folder(self, name: str, training: str, config: Config) -> Path:
+        """The folder of one training, of its own for each length."""
+        return self.work_folder(name) / f"{training}, {config.meta.meta_iters} iterations"
 
 
 def start(main: Callable[..., None], flags: Mapping[str, tuple[Any, str]]) -> None:
@@ -109,7 +114,7 @@ def train_all(
     What is finished is not run again, and what was stopped goes on from its checkpoint.
 
     Args:
-        configs: Name of each training, also that of its folder, to what it computes.
+        configs: Name of each training to what it computes.
         place: Where, and how many side by side; the output of each stands in its ``run.log``.
         name: The experiment's.
         pretraining_dir: As in ``RunOptions``.
@@ -121,23 +126,21 @@ def train_all(
         RunError: Trainings failed; all others were carried out.
         RunInterrupted: A signal stopped them; all is saved.
     """
-    import_tensorflow()  # quietly
-    from supervised_reptile.results import is_record_of
-
-    folder = place.work_folder(name)
-    left = {n: c for n, c in configs.items() if not is_record_of(folder / n / "results.json", c)}
+    folders = {n: place.run_folder(name, n, config) for n, config in configs.items()}
+    left = {n for n, c in configs.items() if not is_record_of(folders[n] / "results.json", c)}
     print(f"{len(configs) - len(left)} of {len(configs)} trainings are finished", flush=True)
     work = [
         Job(
             n,
             _train,
-            (c.to_json(), str(folder / n), place.data_dir, pretraining_dir),
-            folder / n / "run.log",
+            (config.to_json(), str(folders[n]), place.data_dir, pretraining_dir),
+            folders[n] / "run.log",
         )
-        for n, c in left.items()
+        for n, config in configs.items()
+        if n in left
     ]
     run_side_by_side(work, place.jobs, lambda job: print(f"finished: {job.name}", flush=True))
-    return {n: read_training(folder / n) for n in configs}
+    return {n: read_training(folder) for n, folder in folders.items()}
 
 
 def read_training(folder: Path) -> Training:

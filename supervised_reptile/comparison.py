@@ -13,9 +13,17 @@ from typing import Any
 
 from supervised_reptile.config import Config
 from supervised_reptile.curve import first_reached, read_curve
+from supervised_reptile.errors import RunError
 from supervised_reptile.files import write_whole
 from supervised_reptile.places import FOLDER
-from supervised_reptile.published import EVALUATION_ONLY, ROWS, Row, full_length, row_of
+from supervised_reptile.published import (
+    EVALUATION_ONLY,
+    ROWS,
+    TRAINING_ONLY,
+    Row,
+    full_length,
+    row_of,
+)
 
 TIME_WINDOW = 400
 """Points of a learning curve, each of one task, that are averaged to say what it has reached.
@@ -23,15 +31,17 @@ TIME_WINDOW = 400
 The mean of fewer gets there by chance.
 """
 _MILESTONES = (90.0, 95.0)
-_STATUS = ("full", "shortened", "unfinished", "not run")
+_STATUS = ("full", "longer", "shortened", "unfinished", "not run")
 _MARKS = "<!-- results -->\n", "<!-- /results -->"
 
 
 def compare(root: Path) -> list[dict[str, Any]]:
     """Group the records below a folder by training and task, beside what is published.
 
-    Runs that differ in the seed alone are one entry. Every kind of task of every published row
-    has at least one entry, if only to say that it was not run.
+    Runs that differ in the seed alone are one entry; of a seed that was evaluated more than once
+    the evaluation of most tasks, and the others are entries of their own. Every kind of task of
+    every published row has at least one entry, if only to say that it was not run. A training of
+    a row that was evaluated otherwise than the row is belongs to none.
 
     Args:
         root: Folder that holds ``**/results*.json``.
@@ -40,17 +50,18 @@ def compare(root: Path) -> list[dict[str, Any]]:
         One mapping of plain values an entry, in the order of `published.ROWS`, then what belongs
         to no row: ``row``, ``title``, ``dataset``, ``classes``, ``shots``, ``transductive``,
         ``published`` (list of ``mean``, ``spread``, ``source``; percent), ``status`` ("full",
-        "shortened", "unfinished", "not run"); and where it was run ``meta_iters`` (the published
-        length), ``iterations``, ``seeds``, ``accuracy`` (split -> ``mean``, ``spread`` over the
-        seeds, ``interval95`` over the tasks of a seed, ``tasks``; percent), ``difference`` (test
-        mean less the published one, if "full"), ``hours`` (training, mean over the seeds),
-        ``records``.
+        "longer", "shortened", "unfinished", "not run"); and where it was run ``meta_iters`` (the
+        published length), ``iterations``, ``seeds``, ``accuracy`` (split -> ``mean``, ``spread``
+        over the seeds, ``interval95`` over the tasks of a seed, ``tasks``; percent),
+        ``difference`` (test mean less the published one, if "full"), ``hours`` (training, mean
+        over the seeds), ``records``.
     """
     groups: dict[tuple, list[tuple[str, dict]]] = {}
     for path, record in _records(root):
         name = path.relative_to(root.parent).as_posix()
         groups.setdefault(_group(record), []).append((name, record))
-    ran = sorted((_entry(group) for group in groups.values()), key=_by_length)
+    each_seed_once = (part for group in groups.values() for part in _divided_by_seed(group))
+    ran = sorted((_entry(group) for group in each_seed_once), key=_by_length)
     entries = []
     for row in ROWS:
         for task in row.tasks():
@@ -78,19 +89,40 @@ def _training(record: Mapping[str, Any]) -> Config:
 def _group(record: Mapping[str, Any]) -> tuple:
     """What the runs of one entry have in common."""
     trained, evaluated = _training(record).flat(), Config.from_dict(record["config"]).flat()
-    same = {name: evaluated[name] for name in EVALUATION_ONLY - {"eval_interval", "eval_samples"}}
-    same |= {k: v for k, v in trained.items() if k not in EVALUATION_ONLY and k != "seed"}
-    return (*sorted(same.items()), record["iterations"])
+    training = sorted((k, v) for k, v in trained.items() if k not in {*EVALUATION_ONLY, "seed"})
+    other = {*TRAINING_ONLY, "seed", "eval_samples"}
+    evaluation = sorted((k, v) for k, v in evaluated.items() if k not in other)
+    return (*training, *evaluation, record["iterations"])
+
+
+def _divided_by_seed(
+    group: Sequence[tuple[str, dict[str, Any]]],
+) -> list[list[tuple[str, dict[str, Any]]]]:
+    """The records of a group, divided so that no seed is in a part twice."""
+    parts: list[dict[int, tuple[str, dict[str, Any]]]] = []
+    by_tasks = sorted(group, key=lambda each: -each[1]["accuracy"]["test"]["tasks"])
+    for name, record in by_tasks:
+        seed = _training(record).seed
+        part = next((part for part in parts if seed not in part), None)
+        if part is None:
+            parts.append(part := {})
+        part[seed] = name, record
+    return [[part[seed] for seed in sorted(part)] for part in parts]
 
 
 def _entry(group: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
     records = [record for _, record in group]
     trained, evaluated = _training(records[0]), Config.from_dict(records[0]["config"])
     row, task = row_of(trained), (evaluated.task.shots, evaluated.eval.transductive)
+    if row and row.evaluation(trained, *task, evaluated.eval.eval_samples).differences(
+        evaluated, ignore=TRAINING_ONLY
+    ):
+        row = None
     head = _head_of_row(row, *task) if row else _head_of_training(trained, *task)
     full, iterations = full_length(trained), records[0]["iterations"]
+    status = "full" if iterations == full else "shortened" if iterations < full else "longer"
     entry = head | {
-        "status": "full" if iterations >= full else "shortened",
+        "status": status,
         "meta_iters": full,
         "iterations": iterations,
         "seeds": [_training(record).seed for record in records],
@@ -203,9 +235,11 @@ def times_to_accuracy(root: Path) -> list[dict[str, Any]]:
         root: Folder that holds ``**/curve.csv`` beside records.
 
     Returns:
-        One mapping a run and target, with ``row``, ``seed``, ``target`` (percent, test classes),
+        One mapping a run and target, with ``row``, ``seed``, ``shots`` and ``transductive`` of
+        the curve, ``target`` (percent, test classes),
         and ``iteration`` and ``hours``, or None where the curve never got there. The curve is
-        smoothed by a trailing mean over `TIME_WINDOW` points.
+        smoothed by a trailing mean over `TIME_WINDOW` points; ``at_the_latest`` is true where the
+        first such mean is already there.
     """
     found = []
     for path in sorted(root.rglob("curve.csv")):
@@ -214,27 +248,33 @@ def times_to_accuracy(root: Path) -> list[dict[str, Any]]:
             continue
         trained = _training(records[0][1])
         row = row_of(trained)
-        if row is None or trained.meta.meta_iters < row.meta_iters:
+        lengths = {records[0][1]["iterations"], trained.meta.meta_iters}
+        if row is None or lengths != {row.meta_iters}:
             continue
-        shown = row.published(trained.task.shots, trained.eval.transductive)
+        task = {"shots": trained.task.shots, "transductive": trained.eval.transductive}
+        shown = row.published(**task)
         curve = read_curve(path)
         for target in sorted({*_MILESTONES, *(c.mean for c in shown[:1])}):
             reached = first_reached(curve, "test", target / 100, TIME_WINDOW)
-            when = {"iteration": None, "hours": None}
+            when = {"iteration": None, "hours": None, "at_the_latest": False}
             if reached is not None:
-                when = {"iteration": reached[0], "hours": reached[1] / 3600}
-            found.append({"row": row.name, "seed": trained.seed, "target": target} | when)
+                when["iteration"], when["hours"] = reached[0], reached[1] / 3600
+                when["at_the_latest"] = bool(reached[0] == curve["iteration"][TIME_WINDOW - 1])
+            found.append({"row": row.name, "seed": trained.seed, **task, "target": target} | when)
     return found
 
 
 def times_table(times: Sequence[Mapping[str, Any]]) -> str:
     """The runs of `times_to_accuracy` as a table in Markdown."""
-    lines = ["| row | seed | test accuracy | meta-iterations | hours |", "|---|---|---|---|---|"]
+    heads = "row", "seed", "task", "test accuracy", "meta-iterations", "hours"
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for time in times:
         when = ["not reached", ""]
         if time["iteration"] is not None:
-            when = [f"{time['iteration']:,}", f"{time['hours']:.2f}"]
-        cells = [time["row"], str(time["seed"]), f"{time['target']:g} %", *when]
+            bound = "≤ " if time["at_the_latest"] else ""
+            when = [f"{bound}{time['iteration']:,}", f"{bound}{time['hours']:.2f}"]
+        task = f"{time['shots']}-shot" + (", transductive" if time["transductive"] else "")
+        cells = [time["row"], str(time["seed"]), task, f"{time['target']:g} %", *when]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -253,24 +293,21 @@ def _heading(dataset: str, title: str) -> str:
     return f"{dataset.removeprefix(FOLDER)}, {title}"
 
 
-def write_comparison(root: Path, readme: Path) -> str:
-    """Write ``reproduction.json`` and ``.md`` into a folder of records, and the README's table.
+def write_comparison(root: Path, readme: Path | None = None) -> str:
+    """Write ``reproduction.json`` and ``.md`` into a folder of records, and a README's table.
 
     Args:
         root: Folder of the records, ``results``.
-        readme: README with the marks ``<!-- results -->`` … ``<!-- /results -->``.
+        readme: README with the marks ``<!-- results -->`` … ``<!-- /results -->``, if any.
 
     Returns:
         The table.
 
     Raises:
-        ValueError: The README has no marks.
+        RunError: As `check_readme`; nothing is written then.
     """
-    begin, end = _MARKS
-    before, found, rest = readme.read_text().partition(begin)
-    _, closed, after = rest.partition(end)
-    if not (found and closed):
-        raise ValueError(f"{readme} must hold the marks {begin.strip()} and {end}")
+    around = check_readme(readme) if readme else None
+    root.mkdir(parents=True, exist_ok=True)
     entries, times = compare(root), times_to_accuracy(root)
     table = comparison_table(entries)
     whole = json.dumps({"comparison": entries, "time_to_accuracy": times}, indent=2)
@@ -285,9 +322,29 @@ def write_comparison(root: Path, readme: Path) -> str:
         "± standard deviation over the seeds, or of a single run [± the 95 % interval over\n"
         "tasks].\n\n"
         f"{local}\n{_notes()}\n## Time to accuracy\n\n"
-        f"When the learning curve (1-shot, transductive), averaged over the last {TIME_WINDOW} "
-        "points\nof one task each, first reached an accuracy. Hours are of the wall, as it was.\n\n"
+        f"When the mean of the last {TIME_WINDOW} points of the learning curve, each of one task, "
+        "first reached an\naccuracy. It looks back, over 20,000 meta-iterations where every 50th "
+        "is a point, so a run was\nthere earlier than it says; ≤ marks the first point that has a "
+        "mean. Hours are of the wall, on a\nmachine that had other work.\n\n"
         f"{times_table(times)}",
     )
-    write_whole(readme, f"{before}{begin}{table}{end}{after}")
+    if around:
+        write_whole(readme, f"{around[0]}{table}{around[1]}")
     return table
+
+
+def check_readme(readme: Path) -> tuple[str, str]:
+    """What stands before and after the place of the table in a README, marks included.
+
+    Raises:
+        RunError: It cannot be read, or has no such place.
+    """
+    begin, end = _MARKS
+    try:
+        before, found, rest = readme.read_text().partition(begin)
+    except OSError as error:
+        raise RunError(f"--readme: cannot read {readme}: {error}") from error
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise RunError(f"--readme: {readme} must hold the marks {begin.strip()} and {end}")
+    return before + begin, end + after

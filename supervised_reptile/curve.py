@@ -7,7 +7,6 @@ import csv
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 
 from supervised_reptile.errors import RunError
 from supervised_reptile.files import write_table
@@ -32,6 +31,8 @@ class LearningCurve:
     """
 
     def __init__(self, directory: Path, splits: tuple[str, ...], iteration: int) -> None:
+        import tensorflow as tf  # not at the top: who reads curves does without
+
         self._path = directory / "curve.csv"
         self._splits = splits
         self._fields = ("iteration", "seconds", "meta_step", "inner_loss", *splits)
@@ -62,6 +63,8 @@ class LearningCurve:
 
     def add(self, iteration: int, seconds: float, **values: float) -> None:
         """Write one point; ``values`` hold meta_step, inner_loss and one accuracy a split."""
+        import tensorflow as tf
+
         self._writer.writerow(
             [iteration, f"{seconds:.3f}", *(f"{values[f]:.6g}" for f in self._fields[2:])]
         )
@@ -133,7 +136,8 @@ def first_reached(
     Returns:
         Meta-iterations done and seconds taken by then, or ``None``.
     """
-    above = np.flatnonzero(trailing_mean(curve[split], window) >= target)
+    # The sums of floats stray by some 1e-12: a mean of 0.95 must count as 0.95.
+    above = np.flatnonzero(trailing_mean(curve[split], window) >= target - 1e-9)
     if not len(above):
         return None
     at = above[0] + window - 1

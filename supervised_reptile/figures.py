@@ -26,7 +26,8 @@ def learning_curve_figure(
         path: The image to write.
         curves: Label of each run to its curve, as ``curve.read_curve`` gives it.
         splits: The splits to draw; a line style each.
-        window: Points in the trailing mean, at least 1; fewer where a curve is shorter.
+        window: Points in the trailing mean, at least 1; of a curve of few points, a quarter of
+            them.
         title: Heading.
         published: Published accuracy in percent, drawn as a level.
     """
@@ -35,20 +36,22 @@ def learning_curve_figure(
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
+    shortest = min(len(curve["iteration"]) for curve in curves.values())
+    points = min(window, max(1, shortest // 4))
     for number, (label, curve) in enumerate(curves.items()):
-        points = min(window, len(curve["iteration"]))
         for split, style in zip(splits, ("-", "--", ":"), strict=False):
             axes.plot(
                 curve["iteration"][points - 1 :],
                 100 * trailing_mean(curve[split], points),
                 style,
+                marker="." if shortest < 2 else None,  # a line through one point is nothing
                 color=f"C{number}",
                 linewidth=1,
                 label=f"{label}, {split} classes",
             )
     if published is not None:
         axes.axhline(published, color="0.4", linewidth=1, label=f"published: {published:g} %")
-    axes.set(xlabel="meta-iterations", ylabel=f"accuracy in %, mean of {window} tasks", title=title)
+    axes.set(xlabel="meta-iterations", ylabel=f"accuracy in %, mean of {points} tasks", title=title)
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
     figure.savefig(path, dpi=150)

@@ -175,6 +175,8 @@ class _Classifier:
     def prepare(self) -> None:
         """Go on from the directory's newest checkpoint, if there is one of this classifier."""
         saved = self.directory.saved_config()
+        # Any number of runs may start from what is finished; training it is for one process.
+        finished = saved is not None and (self.directory.path / "classifier.keras").exists()
         if saved is not None:
             others = set(self._config.flat()) - set(_DEPENDS_ON)
             if differences := saved.differences(self._config, ignore=others):
@@ -182,9 +184,11 @@ class _Classifier:
                     f"--pretrain: {self.directory.path} holds another classifier "
                     f"({'; '.join(differences)}). Use another --checkpoint or --pretraining_dir"
                 )
-            self.directory.lock()
+            if not finished:
+                self.directory.lock()
             self.directory.restore()
-        self.directory.make_ready(self._config)
+        if not finished:
+            self.directory.make_ready(self._config)
 
     def train(self, *, progress: bool) -> None:
         """Train until the validation loss is flat; the model then has its best weights."""

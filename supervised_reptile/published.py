@@ -22,6 +22,15 @@ EVALUATION_ONLY = frozenset(
 )
 """What only the final evaluation and the learning curve look at: the training is the same."""
 
+TRAINING_ONLY = frozenset(
+    {
+        *("train_shots", "inner_batch", "inner_iters", "pretrain", "eval_interval"),
+        *("algorithm", "foml_tail", "meta_batch", "meta_iters", "meta_step", "meta_step_final"),
+        *("outer_optimizer", "step_weights"),
+    }
+)
+"""What the evaluation of a trained network does not look at."""
+
 
 @dataclass(frozen=True)
 class Column:
@@ -41,9 +50,6 @@ class Column:
     mean: float | None
     spread: float | None
     source: str
-
-    def __str__(self) -> str:
-        return f"{self.mean:g}" if self.spread is None else f"{self.mean:g} ± {self.spread:g}"
 
 
 @dataclass(frozen=True)
@@ -324,5 +330,5 @@ def full_length(training: Config) -> int:
 def run_name(row: Row, training: Config) -> str:
     """Folder of a run, below ``results`` as below that of all runs."""
     length = training.meta.meta_iters
-    shortened = "" if length >= row.meta_iters else f"-{length}"
-    return f"{row.name}{shortened}/seed{training.seed}"
+    of_other_length = "" if length == row.meta_iters else f"-{length}"
+    return f"{row.name}{of_other_length}/seed{training.seed}"

@@ -58,8 +58,20 @@ def publish(row: Row, training: Config, directory: Path, results: Path) -> None:
         results: Folder to copy to.
     """
     results.mkdir(parents=True, exist_ok=True)
-    for path in [directory / "config.json", directory / "curve.csv", *directory.glob("results-*")]:
-        shutil.copy(path, results)
+    evaluations = (row.evaluation(training, *task, eval_samples=1) for task in row.tasks())
+    for name in ("config.json", "curve.csv", *(evaluation_record(c) for c in evaluations)):
+        shutil.copy(directory / name, results)
+    draw_curve(row, training, results)
+
+
+def draw_curve(row: Row, training: Config, results: Path) -> None:
+    """Draw ``curve.png`` from the ``curve.csv`` beside it.
+
+    Args:
+        row: The row.
+        training: What was trained.
+        results: Folder of the run's records.
+    """
     curve = read_curve(results / "curve.csv")
     task, transductive = training.task, training.eval.transductive
     shown = row.published(task.shots, transductive)

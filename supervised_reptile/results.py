@@ -11,13 +11,14 @@ import platform
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import tensorflow as tf
+from typing import TYPE_CHECKING, Any
 
 from supervised_reptile.config import Config
-from supervised_reptile.evaluation import Accuracy
+from supervised_reptile.errors import ConfigError
 from supervised_reptile.files import write_whole
+
+if TYPE_CHECKING:
+    from supervised_reptile.evaluation import Accuracy
 
 _PACKAGES = (
     *("supervised-reptile", "tensorflow", "tensorflow-cpu", "keras"),
@@ -77,7 +78,8 @@ def write_record(
         accuracies: Split name to accuracy.
         iterations: Meta-iterations the weights were trained for.
         training_seconds: Wall time of the training in seconds, over all its parts.
-        evaluation_seconds: Wall time of the final evaluation in seconds.
+        evaluation_seconds: Wall time of the final evaluation in seconds; where one evaluation gave
+            several records, of all of it.
         trained_with: Configuration of the training where it is not ``config``.
         trained_on: What the training ran on, as `training_environments` gives it.
     """
@@ -97,12 +99,20 @@ def write_record(
 
 
 def is_record_of(path: Path, config: Config) -> bool:
-    """Whether a record is there, and of a configuration."""
-    return path.exists() and Config.from_dict(json.loads(path.read_text())["config"]) == config
+    """Whether a record is there, whole, and of a configuration trained to its end."""
+    try:
+        record = json.loads(path.read_text())
+        found = Config.from_dict(record["config"])
+    except (FileNotFoundError, ValueError, KeyError, ConfigError):
+        return False
+    whole_length = config.meta.meta_iters
+    return found == config and record.get("iterations", whole_length) == whole_length
 
 
 def environment() -> dict[str, Any]:
     """Versions, hardware and commit, as plain values for JSON."""
+    import tensorflow as tf  # not at the top: who reads records does without
+
     versions = {}
     for package in _PACKAGES:
         try:
@@ -118,7 +128,7 @@ def environment() -> dict[str, Any]:
         "gpus": [device.name for device in tf.config.list_physical_devices("GPU")],
         "intra_op_threads": tf.config.threading.get_intra_op_parallelism_threads(),
         "inter_op_threads": tf.config.threading.get_inter_op_parallelism_threads(),
-        "commit": _commit(),
+        "commit": _COMMIT,
     }
 
 
@@ -141,14 +151,23 @@ def _processor() -> str:
 
 def _commit() -> str | None:
     """Commit of the checkout the package runs from; ``None`` for an installed copy."""
-    try:
-        result = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", *words],
             cwd=Path(__file__).parent,
             capture_output=True,
             text=True,
             check=True,
-        )
+        ).stdout.strip()
+
+    try:
+        # An environment inside another project's checkout is not that project.
+        git("ls-files", "--error-unmatch", Path(__file__).name)
+        return git("describe", "--always", "--dirty", "--abbrev=12")
     except (OSError, subprocess.CalledProcessError):
         return None
-    return result.stdout.strip()
+
+
+# Once, at the start: a long run goes on with the code that it has, whatever is committed meanwhile.
+_COMMIT = _commit()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import signal
 import time
 import warnings
@@ -20,7 +21,7 @@ from supervised_reptile.models import model_from_config
 from supervised_reptile.paper import DatasetFacts, dataset_facts
 from supervised_reptile.pretrained import load_pretrained, model_facts, pretrained_names
 from supervised_reptile.pretraining import start_from_classifier
-from supervised_reptile.results import training_environments, write_record
+from supervised_reptile.results import is_record_of, training_environments, write_record
 from supervised_reptile.training import Trainer
 
 # Each is a part of the graph of its own: many would take long to trace.
@@ -52,7 +53,7 @@ def run(config: Config, options: RunOptions) -> dict[str, Accuracy]:
     trained_with, path = None, trainer.directory / "results.json"
     if options.pretrained:
         trained_with = _restore(trainer)
-        path = trainer.directory / evaluation_record(config)
+        path = _free_record(trainer.directory / evaluation_record(config), config)
     else:
         train(trainer, options)
     (accuracies,) = evaluate_and_record(trainer, [(config, path)], options, trained_with)
@@ -61,7 +62,7 @@ def run(config: Config, options: RunOptions) -> dict[str, Accuracy]:
 
 def _restore(trainer: Trainer) -> Config:
     """Load the run's checkpoint, or the network of that name that comes with the package."""
-    name = trainer.directory.name
+    name = str(trainer.directory)
     if trainer.has_checkpoint or name not in pretrained_names():
         return trainer.restore_for_evaluation()
     facts = model_facts(name)
@@ -245,6 +246,13 @@ def evaluation_record(config: Config) -> str:
     return (
         f"results-{task.shots}shot-{task.classes}way-{setting_name(config.eval.transductive)}.json"
     )
+
+
+def _free_record(path: Path, config: Config) -> Path:
+    """The path or, where another evaluation's record is, the first of its kind that is free."""
+    numbered = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
+    candidates = itertools.chain([path], numbered)
+    return next(p for p in candidates if not p.exists() or is_record_of(p, config))
 
 
 def setting_name(transductive: bool) -> str:

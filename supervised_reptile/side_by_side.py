@@ -8,6 +8,7 @@ import multiprocessing.connection
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,15 +52,14 @@ def run_side_by_side(
         RunError: A job failed; all the others were carried out.
         RunInterrupted: A signal stopped them.
     """
-    waiting, running, failed, received = list(jobs), {}, [], []
+    waiting, running, failed = list(jobs), {}, []
+    received: list[int] = []
+    told = set()  # of a signal, each process once: a second one would not let it save
 
-    def stop(number: int, frame: object) -> None:
+    def note(number: int, frame: object) -> None:
         received.append(number)
-        for process in running:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, number)
 
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         while running or (waiting and not received):
             while waiting and len(running) < processes and not received:
@@ -69,11 +69,15 @@ def run_side_by_side(
                 process = _SPAWN.Process(target=_work, args=(job, line), name=job.name)
                 process.start()
                 running[process] = job, line
+            for process in running.keys() - told if received else ():
+                told.add(process)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, received[0])
             multiprocessing.connection.wait([p.sentinel for p in running], timeout=1)
             for process in [p for p in running if p.exitcode is not None]:
                 job, _ = running.pop(process)
                 if process.exitcode:
-                    failed.append(job)
+                    failed.append((job, process.exitcode))
                 else:
                     when_done(job)
     finally:
@@ -82,8 +86,8 @@ def run_side_by_side(
     if received:
         raise RunInterrupted("what was done is saved; the same command goes on", received[0])
     if failed:
-        problems = (f"{job.name} ({_last_line(job.log)})" for job in failed)
-        raise RunError(f"failed, see {failed[0].log}: {'; '.join(problems)}")
+        problems = (f"{job.name} ({_reason(job, code)})" for job, code in failed)
+        raise RunError(f"failed, see {failed[0][0].log}: {'; '.join(problems)}")
 
 
 def _work(job: Job, line: int) -> None:
@@ -98,10 +102,13 @@ def _work(job: Job, line: int) -> None:
             log.write(f"{error.kind}: {' '.join(str(error).split())}\n")
             sys.exit(error.exit_code)
         except Exception as error:
+            traceback.print_exc(file=log)
             log.write(f"{error!r}\n")
-            raise
+            sys.exit(1)
 
 
-def _last_line(log: Path) -> str:
-    lines = log.read_text().splitlines() if log.exists() else []
+def _reason(job: Job, exit_code: int) -> str:
+    if exit_code < 0:
+        return f"ended by signal {-exit_code}"
+    lines = job.log.read_text().splitlines() if job.log.exists() else []
     return lines[-1] if lines else "nothing was printed"

@@ -251,7 +251,8 @@ def test_the_package_and_its_configuration_do_not_wait_for_tensorflow():
     code = f"""
 import sys
 import supervised_reptile as sr
-import supervised_reptile.config
+import supervised_reptile.config, supervised_reptile.comparison, supervised_reptile.results
+import supervised_reptile.pretrained, supervised_reptile.side_by_side
 assert not sr.paper_config("omniglot").meta.foml_tail
 assert sr.__version__ and set(sr.__all__) <= set(dir(sr)) and not {heavy}, {heavy}
 sr.load_dataset

@@ -10,6 +10,7 @@ from supervised_reptile import comparison
 from supervised_reptile.comparison import compare, comparison_table, times_to_accuracy
 from supervised_reptile.config import paper_config
 from supervised_reptile.curve import first_reached, read_curve, trailing_mean
+from supervised_reptile.errors import RunError
 from supervised_reptile.evaluation import Accuracy
 from supervised_reptile.published import ROWS, find_row
 from supervised_reptile.results import write_record
@@ -23,15 +24,16 @@ def root(tmp_path):
     return tmp_path / "results"
 
 
-def add(root, folder, training, shots, transductive, mean, iterations=None, row="omniglot-5way"):
-    """Write a record of 100 tasks, half an hour of training, and an interval of 1 %."""
+def add(root, folder, training, shots, transductive, mean, iterations=None, tasks=100, **evaluated):
+    """Write a record of half an hour of training and an interval of 1 %."""
     path = root / folder
     path.mkdir(parents=True, exist_ok=True)
-    config = find_row(row).evaluation(training, shots, transductive, 100)
+    config = find_row("omniglot-5way").evaluation(training, shots, transductive, tasks)
+    config = config.replace(**evaluated)
     write_record(
         path / f"results-{shots}-{transductive}.json",
         config,
-        {"train": Accuracy(mean, 0.01, 100), "test": Accuracy(mean - 0.02, 0.01, 100)},
+        {"train": Accuracy(mean, 0.01, tasks), "test": Accuracy(mean - 0.02, 0.01, tasks)},
         iterations=training.meta.meta_iters if iterations is None else iterations,
         training_seconds=1800,
         evaluation_seconds=1,
@@ -99,6 +101,41 @@ def test_runs_of_other_lengths_are_not_averaged_with_full_ones(root):
     assert "| 60,000 (unfinished; of 100,000) |" in text
 
 
+def test_a_run_longer_than_published_is_not_compared(root):
+    add(root, "long", find_row("omniglot-5way").training(0, 200_000), 1, True, 0.99)
+    found = entry(root)
+    assert found["status"] == "longer" and "difference" not in found
+    assert "| 200,000 (longer; of 100,000) |" in comparison_table([found])
+
+
+def test_a_seed_that_was_evaluated_twice_counts_once(root):
+    row = find_row("omniglot-5way")
+    add(root, "few/seed0", row.training(0), 1, True, 0.9)
+    add(root, "many/seed0", row.training(0), 1, True, 0.98, tasks=1000)
+    add(root, "many/seed1", row.training(1), 1, True, 0.96, tasks=1000)
+    many, few = entry(root)
+    assert (many["seeds"], many["accuracy"]["train"]["mean"]) == ([0, 1], pytest.approx(97))
+    assert (few["seeds"], few["accuracy"]["train"]["spread"]) == ([0], None)
+    assert few["records"] == ["results/few/seed0/results-1-True.json"]
+
+
+@pytest.mark.parametrize("otherwise", [{"eval_iters": 5}, {"learning_rate": 0.05}])
+def test_an_evaluation_made_otherwise_is_not_the_rows(root, otherwise):
+    training = find_row("omniglot-5way").training(0)
+    add(root, "paper", training, 1, True, 0.98)
+    add(root, "mine", training, 1, True, 0.5, **otherwise)
+    assert entry(root)["accuracy"]["train"]["mean"] == pytest.approx(98)
+    (other,) = (e for e in compare(root) if e["row"] is None)
+    assert other["accuracy"]["train"]["mean"] == pytest.approx(50) and "difference" not in other
+
+
+def test_what_only_the_training_looks_at_does_not_part_evaluations(root):
+    training = find_row("omniglot-5way").training(0)
+    # As `run_omniglot.py --pretrained` has it, told nothing of the training.
+    add(root, "run", training, 1, True, 0.98, meta_iters=7, inner_iters=3, eval_interval=10)
+    assert (entry(root)["status"], entry(root)["iterations"]) == ("full", 100_000)
+
+
 def test_other_hyper_parameters_are_another_training(root):
     row = find_row("omniglot-5way")
     add(root, "paper", row.training(0), 1, True, 0.98)
@@ -151,6 +188,15 @@ def test_first_reached_by_hand():
     assert first_reached(curve, "test", 0.95, 1) is None
 
 
+def test_a_mean_of_exactly_the_target_has_reached_it():
+    right = np.random.default_rng(0).integers(3, 6, 2000)  # of 5
+    curve = {"iteration": np.arange(2000), "seconds": np.zeros(2000), "test": right / 5}
+    counts = np.convolve(right, np.ones(400, int), "valid")
+    for count in range(counts[0] + 1, counts.max() + 1):
+        wanted = 399 + np.argmax(counts >= count)
+        assert first_reached(curve, "test", count / 2000, 400) == (wanted, 0.0), count
+
+
 def write_curve(folder, accuracy):
     lines = ["iteration,seconds,meta_step,inner_loss,train,test"]
     lines += [f"{50 * i},{36 * i},1,0.5,1,{a}" for i, a in enumerate(accuracy)]
@@ -172,7 +218,14 @@ def test_time_to_accuracy_is_of_full_runs_of_published_rows(root):
     # (0.5·(400 − k) + 0.96·k)/400 ≥ 0.9 from k = 348 on, at point 399 + 348.
     assert times[0]["iteration"] == 50 * 747 and times[0]["hours"] == pytest.approx(7.47)
     assert times[2]["iteration"] is None
-    assert "| omniglot-5way | 0 | 97.68 % | not reached |  |" in comparison.times_table(times)
+    table = comparison.times_table(times)
+    assert "| omniglot-5way | 0 | 1-shot, transductive | 97.68 % | not reached |  |" in table
+    # Where the first mean is above a target, only that is known.
+    write_curve(root / "full", [0.96] * 2 * window)
+    first = comparison.times_table(times_to_accuracy(root)).splitlines()[2]
+    assert first == "| omniglot-5way | 0 | 1-shot, transductive | 90 % | ≤ 19,950 | ≤ 3.99 |"
+    add(root, "full", row.training(0), 1, True, 0.98, iterations=60_000)
+    assert times_to_accuracy(root) == []  # not finished
 
 
 def test_a_curve_is_read_as_it_was_written(root):
@@ -212,6 +265,6 @@ def test_links_start_where_the_document_lies(root):
 
 def test_a_readme_without_the_marks_is_refused(root):
     (root.parent / "README.md").write_text("nothing here\n")
-    with pytest.raises(ValueError, match="<!-- results -->"):
+    with pytest.raises(RunError, match="<!-- results -->"):
         comparison.write_comparison(root, root.parent / "README.md")
     assert not (root / "reproduction.md").exists()

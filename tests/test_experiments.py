@@ -426,10 +426,16 @@ def test_pretraining(toy_data, place, tmp_path, monkeypatch, capsys):
 
     # A meta-step of 0 leaves the classifier's weights as they are, and one classifier serves all.
     weights = [
-        keras.models.load_model(tmp_path / "w" / name).get_layer("conv1").get_weights()[0]
-        for name in (
-            *("classifier/classifier.keras", "pre-training alone/model.keras"),
-            *("pre-trained, 3 blocks frozen/model.keras", "random start/model.keras"),
+        keras.models.load_model(path).get_layer("conv1").get_weights()[0]
+        for path in (
+            tmp_path / "w" / "classifier" / "classifier.keras",
+            *(
+                tmp_path / "w" / f"{name} iterations" / "model.keras"
+                for name in (
+                    *("pre-training alone, 1", "pre-trained, 3 blocks frozen, 12"),
+                    "random start, 12",
+                )
+            ),
         )
     ]
     np.testing.assert_array_equal(weights[1], weights[0])

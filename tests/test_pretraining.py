@@ -3,6 +3,7 @@
 import csv
 import importlib
 import json
+import shutil
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ import pytest
 from helpers import tiny_config, vector_dataset
 
 from supervised_reptile import pretraining
+from supervised_reptile.checkpoints import RunDirectory
 from supervised_reptile.config import Config, RunOptions, paper_config
 from supervised_reptile.datasets.few_shot import FewShotDataset
 from supervised_reptile.errors import ConfigError, RunError
@@ -190,7 +192,7 @@ def test_a_classifier_is_shared_and_never_one_of_something_else(done, quick):
         pretrained(directory, data, seed=1)
 
 
-def test_two_processes_do_not_train_one_classifier(tmp_path, quick):
+def test_two_processes_do_not_train_one_classifier(tmp_path, quick, done, monkeypatch):
     config = tiny_config(**CONFIG)
     tmp_path.joinpath("p").mkdir()
     code = (
@@ -206,6 +208,10 @@ def test_two_processes_do_not_train_one_classifier(tmp_path, quick):
             pretraining.start_from_classifier(
                 model_from_config(config), striped_dataset(), config, tmp_path / "p"
             )
+        # What is finished, any number may start from.
+        shutil.copytree(done[1], tmp_path / "q")
+        monkeypatch.setattr(RunDirectory, "lock", lambda self: pytest.fail("locked"))
+        pretrained(tmp_path / "q", done[0])
     finally:
         other.kill()
 

@@ -105,10 +105,11 @@ def test_maml_and_fomaml_are_trained_as_finn_et_al_did(name):
     assert config.differences(fomaml) == ["algorithm: maml -> fomaml"]
 
 
-def test_shortened_runs_have_folders_of_their_own():
+def test_runs_of_other_lengths_have_folders_of_their_own():
     row = find_row("omniglot-20way")
     assert run_name(row, row.training(2)) == "omniglot-20way/seed2"
     assert run_name(row, row.training(2, 5000)) == "omniglot-20way-5000/seed2"
+    assert run_name(row, row.training(2, 300_000)) == "omniglot-20way-300000/seed2"
 
 
 def test_an_unknown_row_is_told_with_those_there_are():

@@ -8,14 +8,19 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tensorflow as tf
 from helpers import tiny_config, vector_dataset
 from PIL import Image
 
 import reproduce
 from supervised_reptile import reproduction, run
+from supervised_reptile.checkpoints import RunDirectory
 from supervised_reptile.config import RunOptions
 from supervised_reptile.curve import read_curve
+from supervised_reptile.errors import RunError
+from supervised_reptile.figures import learning_curve_figure
 from supervised_reptile.published import Column, Row
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -81,7 +86,22 @@ def test_one_training_serves_every_column(reproduced):
     record = json.loads((folder / "results-2shot-3way-non-transductive.json").read_text())
     assert (record["accuracy"]["test"]["mean"], 5) == (alone.mean, alone.tasks)
     with Image.open(folder / "curve.png") as figure:
-        assert figure.width > 500 and len(figure.convert("L").getcolors()) > 10
+        assert figure.width > 500
+
+
+@pytest.mark.parametrize("points", [8, 40, 100, 300])
+def test_the_curve_of_a_short_run_is_drawn_too(tmp_path, points):
+    rising = np.linspace(0, 1, points)
+    drawn = []
+    for name, test in (("rising.png", rising), ("falling.png", rising[::-1])):
+        curve = {"iteration": 50.0 * np.arange(points), "test": test}
+        learning_curve_figure(
+            tmp_path / name, {"seed 0": curve}, splits=["test"], window=100, title="t"
+        )
+        with Image.open(tmp_path / name) as figure:
+            drawn.append(np.asarray(figure.convert("RGB")).astype(int))
+    # Text and axes are the same; the line is not.
+    assert (np.abs(drawn[0] - drawn[1]).sum(axis=-1) > 100).sum() > 200
 
 
 def test_what_was_done_is_not_done_again(reproduced, monkeypatch):
@@ -121,6 +141,44 @@ def test_what_cannot_be_run_is_told_in_one_line(words, message, capsys):
     assert message in error and error.count("\n") == 1
 
 
+def test_other_records_leave_the_projects_readme_alone(tmp_path, capsys):
+    before = (PROJECT / "README.md").read_bytes()
+    assert reproduce.main(["--results", str(tmp_path / "new" / "results")]) == 0
+    assert (PROJECT / "README.md").read_bytes() == before
+    assert capsys.readouterr().out in (tmp_path / "new/results/reproduction.md").read_text()
+
+
+@pytest.mark.parametrize("text", [None, "no marks"])
+def test_a_readme_that_takes_no_table_is_told_before_the_work(tmp_path, monkeypatch, capsys, text):
+    monkeypatch.setattr(reproduce, "_carry_out", lambda *args: pytest.fail("begun"))
+    readme = tmp_path / "README.md"
+    if text:
+        readme.write_text(text)
+    words = ["--row", "omniglot-5way", "--results", str(tmp_path), "--readme", str(readme)]
+    assert reproduce.main(words) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("reproduce.py: error: --readme: ") and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("problem", "code"),
+    [(RunError("no space"), 1), (OSError("no space"), 1), (KeyboardInterrupt(), 130)],
+)
+def test_what_was_finished_is_in_the_table_whatever_became_of_the_rest(
+    tmp_path, monkeypatch, capsys, problem, code
+):
+    (tmp_path / "README.md").write_text(MARKS)
+
+    def fail(*args):
+        raise problem
+
+    monkeypatch.setattr(reproduce, "_carry_out", fail)
+    words = ["--row", "omniglot-5way", "--results", str(tmp_path / "results")]
+    assert reproduce.main([*words, "--readme", str(tmp_path / "README.md")]) == code
+    assert capsys.readouterr().err.count("\n") == 1
+    assert "| 95.39 ± 0.09 | not run |" in (tmp_path / "README.md").read_text()
+
+
 def test_wrong_usage_is_told_in_one_line(capsys):
     with pytest.raises(SystemExit) as exit_info:
         reproduce.main(["--seeds", "one"])
@@ -131,10 +189,10 @@ def test_wrong_usage_is_told_in_one_line(capsys):
 def test_two_seeds_side_by_side_are_stopped_and_go_on(prepared_omniglot, tmp_path):
     (tmp_path / "README.md").write_text(MARKS)
     command = [sys.executable, str(PROJECT / "reproduce.py"), "--row", "omniglot-5way"]
-    command += ["--seeds", "0,1", "--meta_iters", "150", "--eval_samples", "2", "--noprogress"]
+    command += ["--seeds", "0,1", "--meta_iters", "300", "--eval_samples", "2", "--noprogress"]
     command += ["--data_dir", str(prepared_omniglot), "--results", str(tmp_path / "results")]
     command += ["--readme", str(tmp_path / "README.md"), "--runs", str(tmp_path / "runs")]
-    runs = [tmp_path / "runs" / "omniglot-5way-150" / f"seed{seed}" for seed in (0, 1)]
+    runs = [tmp_path / "runs" / "omniglot-5way-300" / f"seed{seed}" for seed in (0, 1)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def begun(run):
@@ -146,31 +204,27 @@ def test_two_seeds_side_by_side_are_stopped_and_go_on(prepared_omniglot, tmp_pat
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    # A third process in one of their folders is refused.
-    options = ["--checkpoint", str(runs[0]), "--data_dir", str(prepared_omniglot)]
-    flags = ["--shots=1", "--transductive", "--eval_interval=50", "--meta_iters=150"]
-    third = subprocess.run(
-        [sys.executable, str(PROJECT / "run_omniglot.py"), *flags, *options],
-        capture_output=True,
-        text=True,
-    )
-    assert third.returncode == 1
-    assert "another process is training in" in third.stderr.splitlines()[-1]
-    stopped = process.poll() is None
-    if stopped:
-        process.send_signal(signal.SIGTERM)
-        errors = process.communicate(timeout=120)[1]
-        if process.returncode:  # unless both had just finished
-            assert process.returncode == 128 + signal.SIGTERM, errors
-            assert "what was done is saved; the same command goes on" in errors
+    # Another process cannot have one of their folders.
+    another = RunDirectory(runs[0], tf.train.Checkpoint())
+    with pytest.raises(RunError, match="another process is training in"):
+        another.lock()
+    assert process.poll() is None  # hundreds of meta-iterations are left
+    process.send_signal(signal.SIGTERM)
+    errors = process.communicate(timeout=120)[1]
+    assert process.returncode == 128 + signal.SIGTERM, errors
+    assert "what was done is saved; the same command goes on" in errors
+    saved = [
+        int(path.stem.removeprefix("ckpt-")) for run in runs for path in run.glob("ckpt-*.index")
+    ]
+    assert saved and max(saved) < 300
     assert all(list(run.glob("ckpt-*.index")) for run in runs)
 
     finished = subprocess.run(command, capture_output=True, text=True, env=os.environ)
     assert finished.returncode == 0, finished.stderr
     for seed in (0, 1):
-        folder = tmp_path / "results" / "omniglot-5way-150" / f"seed{seed}"
+        folder = tmp_path / "results" / "omniglot-5way-300" / f"seed{seed}"
         assert len(list(folder.glob("results-*.json"))) == 4
-        assert list(read_curve(folder / "curve.csv")["iteration"]) == [0, 50, 100]
-    assert "150 (shortened; of 100,000) | seed [0](" in finished.stdout
+        assert list(read_curve(folder / "curve.csv")["iteration"]) == [0, 50, 100, 150, 200, 250]
+    assert "300 (shortened; of 100,000) | seed [0](" in finished.stdout
     readme = (tmp_path / "README.md").read_text()
     assert readme == MARKS.replace("-->\n<!-- /", f"-->\n{finished.stdout}<!-- /")

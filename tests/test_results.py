@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import math
 import platform
+import subprocess
 
 import keras
 import numpy as np
@@ -16,6 +17,7 @@ from supervised_reptile.config import Config
 from supervised_reptile.evaluation import Accuracy
 from supervised_reptile.results import (
     environment,
+    is_record_of,
     note_training,
     training_environments,
     write_record,
@@ -113,6 +115,44 @@ def test_a_checkout_that_is_not_installed_gets_its_record_too(monkeypatch, recor
 
     monkeypatch.setattr(importlib.metadata, "version", not_installed)
     monkeypatch.setattr(results.subprocess, "run", no_git)
+    monkeypatch.setattr(results, "_COMMIT", results._commit())
     written = record({"test": Accuracy(0.5, 0.1, 10)})
     assert written["environment"]["versions"] == {}
     assert written["environment"]["commit"] is None
+
+
+def test_the_commit_is_that_of_the_code_at_its_start(monkeypatch, tmp_path, record):
+    def git(*words):
+        words = ["git", "-c", "user.name=a", "-c", "user.email=b", *words]
+        return subprocess.run(words, cwd=tmp_path, check=True, capture_output=True, text=True)
+
+    git("init")
+    (tmp_path / "their.py").write_text("")
+    git("add", "their.py")
+    git("commit", "-m", "theirs")
+    (tmp_path / "results.py").write_text("")
+    monkeypatch.setattr(results, "__file__", str(tmp_path / "results.py"))
+    assert results._commit() is None  # installed below another project
+    git("add", "results.py")
+    git("commit", "-m", "ours")
+    assert results._commit() == git("describe", "--always", "--abbrev=12").stdout.strip()
+    (tmp_path / "results.py").write_text("changed")
+    assert results._commit().endswith("-dirty")
+    # What is committed while a run goes on has no part in it.
+    monkeypatch.setattr(results, "_commit", lambda: "later")
+    written = record({"test": Accuracy(0.5, 0.1, 10)})
+    assert written["environment"]["commit"] == results._COMMIT != "later"
+
+
+def test_a_record_counts_if_it_is_whole_and_of_a_finished_training(tmp_path):
+    config, path = tiny_config(), tmp_path / "results.json"
+    assert not is_record_of(path, config)
+    facts = {"config": config.to_dict(), "iterations": config.meta.meta_iters}
+    path.write_text(json.dumps(facts))
+    assert is_record_of(path, config)
+    assert not is_record_of(path, config.replace(eval_samples=77))
+    path.write_text(json.dumps(facts | {"iterations": config.meta.meta_iters - 1}))
+    assert not is_record_of(path, config)
+    for damaged in (json.dumps(facts)[:-9], "{}", '{"config": {}}'):
+        path.write_text(damaged)
+        assert not is_record_of(path, config)

@@ -429,6 +429,12 @@ def test_pretrained_evaluates_only_and_names_its_record(run_here, tmp_path):
         run_here(config.replace(seed=1), pretrained=True)
     assert files() == after
 
+    # Another evaluation of the same kind does not overwrite the first; the same one does.
+    for _ in range(2):
+        run_here(config.replace(eval_iters=1), pretrained=True)
+    names = {"results-2shot-3way-non-transductive-2.json"}
+    assert files().keys() - after.keys() == names and after.items() <= files().items()
+
 
 def test_thread_pools_of_a_running_tensorflow_stay_as_they_are():
     tf.zeros(1)

@@ -18,7 +18,7 @@ import os, signal, sys, time
 from pathlib import Path
 from supervised_reptile.errors import RunError, RunInterrupted
 
-def write(path, at_once):
+def write(path):
     alive = Path(path).parent / f"alive-{os.getpid()}"
     alive.touch()
     time.sleep(0.3)
@@ -32,6 +32,10 @@ def fail(message):
 
 def crash():
     raise ZeroDivisionError("divided")
+
+def kill_itself():
+    print("all is well", flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does when memory runs out
 
 def until_stopped(path):
     stopped = []
@@ -58,7 +62,7 @@ def functions(tmp_path, monkeypatch):
 
 def test_each_job_runs_once_and_no_more_than_so_many_at_a_time(functions, tmp_path):
     jobs = [
-        Job(f"job {i}", functions.write, (str(tmp_path / f"{i}.txt"), 2), tmp_path / f"{i}.log")
+        Job(f"job {i}", functions.write, (str(tmp_path / f"{i}.txt"),), tmp_path / f"{i}.log")
         for i in range(5)
     ]
     done = []
@@ -75,10 +79,14 @@ def test_a_job_that_fails_is_told_and_the_others_are_carried_out(functions, tmp_
     jobs = [
         Job("bad", functions.fail, ("no data",), tmp_path / "logs" / "bad.log"),
         Job("worse", functions.crash, (), tmp_path / "logs" / "worse.log"),
-        Job("good", functions.write, (str(tmp_path / "good.txt"), 1), tmp_path / "good.log"),
+        Job("good", functions.write, (str(tmp_path / "good.txt"),), tmp_path / "good.log"),
     ]
-    with pytest.raises(RunError, match=r"bad \(error: no data\); worse \(ZeroDivisionError") as e:
+    jobs.insert(2, Job("gone", functions.kill_itself, (), tmp_path / "logs" / "gone.log"))
+    with pytest.raises(RunError) as e:
         run_side_by_side(jobs, 1)
+    told = "bad (error: no data); worse (ZeroDivisionError('divided')); gone (ended by signal 9)"
+    assert str(e.value).endswith(told)
+    assert "in crash\n" in (tmp_path / "logs" / "worse.log").read_text()  # where it was
     assert str(tmp_path / "logs" / "bad.log") in str(e.value)
     assert (tmp_path / "good.txt").exists()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL  # as it was
