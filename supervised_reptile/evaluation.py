@@ -86,7 +86,7 @@ def evaluate(
 
 def evaluate_each_way(
     learner: MetaLearner,
-    examples: tf.Tensor,
+    examples: np.ndarray | tf.Variable,
     dataset: FewShotDataset,
     split: str,
     config: Config,
@@ -99,7 +99,7 @@ def evaluate_each_way(
 
     Args:
         learner: The learner to evaluate.
-        examples: ``dataset.images`` as a tensor.
+        examples: ``dataset.images``, or a TensorFlow variable of them.
         dataset: Where the tasks are drawn from.
         split: Name of the split, e.g. ``"test"``.
         config: As for :func:`evaluate`, less ``transductive``.

@@ -100,12 +100,18 @@ FLAG_HELP: dict[str, dict[str, str]] = {
     "Run": {
         "seed": "Seed of split, tasks, mini-batches and weights, from 0 to 2**32 - 1.",
         "checkpoint": "Directory of checkpoints, learning curves and results.",
-        "pretrained": "Evaluate the checkpoint; do not train.",
+        "pretrained": (
+            "Evaluate the run in --checkpoint, or the network of that name that comes with the"
+            " package; do not train."
+        ),
         "pretraining_dir": (
             "Directory of the classifier that --pretrain makes or, if it is there, takes; several"
             " runs may share it. When not given: pretraining in --checkpoint."
         ),
-        "resume": "Go on from a checkpoint of the same configuration; --no-resume starts anew.",
+        "resume": (
+            "Go on from a checkpoint of the same configuration; --noresume sets that run aside and"
+            " starts anew."
+        ),
         "data_dir": "Directory of the data sets (or set SUPERVISED_REPTILE_DATA).",
         "checkpoint_interval": "Outer updates between checkpoints, at least 1.",
         "eval_tasks_per_batch": "Evaluation tasks in one compiled call, at least 1.",

@@ -88,7 +88,7 @@ def define_flags(
         if name in fixed:
             continue
         if name == "dataset":
-            text += f" Default: {dataset_choices[0]}."
+            text = f"Data set: {', '.join(dataset_choices)}. Default: {dataset_choices[0]}."
             parser = flags.EnumParser(dataset_choices)
             if own_images:
                 text += (
