@@ -83,7 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parse(argv)
     try:
         jobs = _jobs(args)
-        readme = args.readme or (PROJECT / "README.md" if args.results == RESULTS else None)
+        projects = args.results.resolve() == RESULTS.resolve()
+        readme = args.readme or (PROJECT / "README.md" if projects else None)
         if readme:
             check_readme(readme)  # now, not after hours
         try:
