@@ -99,9 +99,20 @@ def test_a_shipped_network_is_evaluated_as_the_run_was(finished_run, tmp_path, m
     run.run(config, options)  # and again, now that the folder is there
 
 
-def test_a_shipped_network_is_not_evaluated_on_what_it_may_have_seen(finished_run, tmp_path):
-    config, _ = finished_run
+def test_a_folder_that_is_only_called_like_a_shipped_network_is_not_it(finished_run, tmp_path):
+    # Such as runs/omniglot-5way, which holds the runs of reproduce.py: a seed was forgotten.
     options = RunOptions(checkpoint=str(tmp_path / "tiny"), progress=False, pretrained=True)
+    with pytest.raises(RunError, match="no checkpoint in"):
+        run.run(finished_run[0], options)
+    assert not list(tmp_path.glob("tiny/results*"))
+
+
+def test_a_shipped_network_is_not_evaluated_on_what_it_may_have_seen(
+    finished_run, tmp_path, monkeypatch
+):
+    config, _ = finished_run
+    monkeypatch.chdir(tmp_path)
+    options = RunOptions(checkpoint="tiny", progress=False, pretrained=True)
     with pytest.raises(RunError, match=r"network tiny was trained with --seed=0 \(received 5\)"):
         run.run(config.replace(seed=5), options)
 
