@@ -87,7 +87,12 @@ def gradient_errors(
     """
     from tqdm import tqdm
 
-    from supervised_reptile.models import double_precision, fused_for_training, model_from_config
+    from supervised_reptile.models import (
+        convolutions_whose_bias_has_no_effect,
+        double_precision,
+        fused_for_training,
+        model_from_config,
+    )
 
     with double_precision():
         exact = model_from_config(config)
@@ -95,10 +100,11 @@ def gradient_errors(
     true_gradients = gradients_of(exact)
     fused = fused_for_training(model)
     gradients = {"fused": gradients_of(fused), "stock layers": gradients_of(model)}
+    without_effect = {layer.bias.path for layer in convolutions_whose_bias_has_no_effect(model)}
     counted = {
         i: variable.path
         for i, variable in enumerate(model.trainable_variables)
-        if not ("conv" in variable.path and variable.path.endswith("bias"))
+        if variable.path not in without_effect
     }
     errors = {way: {i: Errors() for i in counted} for way in gradients}
     for images, labels in tqdm(_mini_batches(dataset, config, batches), total=batches):

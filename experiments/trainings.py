@@ -127,8 +127,6 @@ def train_all(
         RunInterrupted: A signal stopped them; all is saved.
     """
     folders = {n: place.run_folder(name, n, config) for n, config in configs.items()}
-    left = {n for n, c in configs.items() if not is_record_of(folders[n] / "results.json", c)}
-    print(f"{len(configs) - len(left)} of {len(configs)} trainings are finished", flush=True)
     work = [
         Job(
             n,
@@ -137,8 +135,9 @@ def train_all(
             folders[n] / "run.log",
         )
         for n, config in configs.items()
-        if n in left
+        if not is_record_of(folders[n] / "results.json", config)
     ]
+    print(f"{len(configs) - len(work)} of {len(configs)} trainings are finished", flush=True)
     run_side_by_side(work, place.jobs, lambda job: print(f"finished: {job.name}", flush=True))
     return {n: read_training(folder) for n, folder in folders.items()}
 

@@ -239,7 +239,7 @@ def fused_for_training(model: keras.Model) -> keras.Model:
     """
     if isinstance(model, keras.Sequential) or not hasattr(model, "operations"):
         return model
-    without_bias = _convolutions_whose_bias_has_no_effect(model)
+    without_bias = convolutions_whose_bias_has_no_effect(model)
 
     def fuse(layer: keras.Operation, *args, **kwargs):
         if layer in without_bias:
@@ -260,8 +260,15 @@ def _rebuilt(model: keras.Model, call: Callable) -> keras.Model:
     return keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=call)
 
 
-def _convolutions_whose_bias_has_no_effect(model: keras.Model) -> list[keras.layers.Conv2D]:
-    """Those called once, with no activation, whose output goes into batch statistics alone."""
+def convolutions_whose_bias_has_no_effect(model: keras.Model) -> list[keras.layers.Conv2D]:
+    """Those called once, with no activation, whose output goes into batch statistics alone.
+
+    Args:
+        model: Functional model.
+
+    Returns:
+        The layers, whose biases batch normalization takes out again: their exact gradient is 0.
+    """
     calls, uses = [], collections.Counter()
 
     def record(layer: keras.Operation, *args, **kwargs):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from supervised_reptile.config import Config, RunOptions
@@ -39,28 +40,32 @@ def reproduce(
     directory = Path(options.checkpoint)
     trainer = open_run(training, options)
     train(trainer, options)
+    records = []
     for shots in dict.fromkeys(shots for shots, _ in row.tasks()):
         settings = [transductive for k, transductive in row.tasks() if k == shots]
         configs = [row.evaluation(training, shots, t, eval_samples) for t in settings]
         evaluations = [(c, directory / evaluation_record(c)) for c in configs]
         if not all(is_record_of(path, config) for config, path in evaluations):
             evaluate_and_record(trainer, evaluations, options, trained_with=training)
-    publish(row, training, directory, results / run_name(row, training))
+        records += [path for _, path in evaluations]
+    publish(row, training, directory, records, results / run_name(row, training))
 
 
-def publish(row: Row, training: Config, directory: Path, results: Path) -> None:
+def publish(
+    row: Row, training: Config, directory: Path, records: Sequence[Path], results: Path
+) -> None:
     """Copy what can be checked from a run's directory into ``results``, with a figure.
 
     Args:
         row: The row.
         training: What was trained.
         directory: Directory of the run, as ``run.train`` leaves it.
+        records: The records of the row's evaluations.
         results: Folder to copy to.
     """
     results.mkdir(parents=True, exist_ok=True)
-    evaluations = (row.evaluation(training, *task, eval_samples=1) for task in row.tasks())
-    for name in ("config.json", "curve.csv", *(evaluation_record(c) for c in evaluations)):
-        shutil.copy(directory / name, results)
+    for path in (directory / "config.json", directory / "curve.csv", *records):
+        shutil.copy(path, results)
     draw_curve(row, training, results)
 
 
