@@ -18,12 +18,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from supervised_reptile.comparison import check_readme, write_comparison
 from supervised_reptile.config import Config, RunOptions
 from supervised_reptile.errors import ConfigError, UserError
-from supervised_reptile.published import ROWS, Row, find_row, run_name
-from supervised_reptile.quiet import import_tensorflow
-from supervised_reptile.side_by_side import Job, run_side_by_side
+from supervised_reptile.reproduction.comparison import check_readme, write_comparison
+from supervised_reptile.reproduction.jobs import Job, run_side_by_side
+from supervised_reptile.reproduction.published import ROWS, Row, find_row, run_name
+from supervised_reptile.startup import import_tensorflow
 
 PROJECT = Path(__file__).parent
 RESULTS = PROJECT / "results"
@@ -131,7 +131,7 @@ def _carry_out(
     row: Row, training: Config, options: RunOptions, eval_samples: int, results: Path
 ) -> None:
     import_tensorflow()
-    from supervised_reptile.reproduction import reproduce
+    from supervised_reptile.reproduction.row import reproduce
 
     reproduce(row, training, options, eval_samples=eval_samples, results=results)
 

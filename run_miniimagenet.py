@@ -6,8 +6,13 @@
 Prepare Mini-ImageNet with ./fetch_data.sh miniimagenet.
 """
 
-from supervised_reptile.flags import config_from_flags, define_flags, options_from_flags, run_main
-from supervised_reptile.quiet import import_tensorflow
+from supervised_reptile.config.flags import (
+    config_from_flags,
+    define_flags,
+    options_from_flags,
+    run_main,
+)
+from supervised_reptile.startup import import_tensorflow
 
 
 def main(argv: list[str]) -> None:
@@ -15,7 +20,7 @@ def main(argv: list[str]) -> None:
     config, options = config_from_flags(), options_from_flags()
     # TensorFlow takes seconds to load: only once the flags are known to be good.
     import_tensorflow()
-    from supervised_reptile.run import run
+    from supervised_reptile.main import run
 
     run(config, options)
 

@@ -5,8 +5,13 @@
 Prepare the data with ./fetch_data.sh, or use --dataset glyphs, which needs none.
 """
 
-from supervised_reptile.flags import config_from_flags, define_flags, options_from_flags, run_main
-from supervised_reptile.quiet import import_tensorflow
+from supervised_reptile.config.flags import (
+    config_from_flags,
+    define_flags,
+    options_from_flags,
+    run_main,
+)
+from supervised_reptile.startup import import_tensorflow
 
 
 def main(argv: list[str]) -> None:
@@ -14,7 +19,7 @@ def main(argv: list[str]) -> None:
     config, options = config_from_flags(), options_from_flags()
     # TensorFlow takes seconds to load: only once the flags are known to be good.
     import_tensorflow()
-    from supervised_reptile.run import run
+    from supervised_reptile.main import run
 
     run(config, options)
 

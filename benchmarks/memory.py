@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.processes import ROOT, run_job, run_to_end
-from supervised_reptile.datasets.miniimagenet_contents import CLASSES, IMAGES_A_CLASS
+from supervised_reptile.datasets.images.miniimagenet import CLASSES, IMAGES_A_CLASS
 
 _LIMIT_MEGABYTES = 3 * 1024
 _DISTINCT = 64
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             # In a process of its own: a child's peak is never below its parent's at the start.
             code = f"import benchmarks.memory as m, pathlib; m.write_{layout}(pathlib.Path({{!r}}))"
             run_to_end(["-c", code.format(str(source))])
-            prepare = ["-m", "supervised_reptile.datasets.prepare", "miniimagenet"]
+            prepare = ["-m", "supervised_reptile.tools.fetch", "miniimagenet"]
             to = data if layout == "folders" else Path(folder) / "other"
             found[f"prepare from {layout}"] = run_to_end(
                 [*prepare, f"--from={source}", f"--data_dir={to}"]

@@ -120,7 +120,7 @@ def _matrix_products() -> Iterator[dict[str, Any]]:
     """As `_serve`; answers the seconds that a large matrix product takes on all cores."""
     import tensorflow as tf
 
-    from supervised_reptile.results import environment
+    from supervised_reptile.runs.record import environment
 
     tf.config.threading.set_intra_op_parallelism_threads(os.cpu_count() or 1)
     matrix = tf.random.stateless_uniform([MATRIX_SIZE, MATRIX_SIZE], seed=[0, 0])

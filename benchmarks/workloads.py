@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from supervised_reptile.config import Config, RunOptions, paper_config
+from supervised_reptile.config.paper import DATASETS
 from supervised_reptile.datasets.few_shot import FewShotDataset
-from supervised_reptile.paper import DATASETS
 from supervised_reptile.tasks import (
     EvaluationTasks,
     TrainingTasks,

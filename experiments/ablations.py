@@ -15,16 +15,16 @@ import sys
 from pathlib import Path
 
 from supervised_reptile.config import Config, RunOptions
-from supervised_reptile.published import find_row
-from supervised_reptile.quiet import import_tensorflow
-from supervised_reptile.results import is_record_of
-from supervised_reptile.side_by_side import Job, run_side_by_side
+from supervised_reptile.reproduction.jobs import Job, run_side_by_side
+from supervised_reptile.reproduction.published import find_row
+from supervised_reptile.runs.record import is_record_of
+from supervised_reptile.startup import import_tensorflow
 
 if not __package__:  # run as a file
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments import common, trainings
-from supervised_reptile.files import write_table, write_whole
+from supervised_reptile.runs.files import write_table, write_whole
 
 NAME = "ablations"
 PUBLISHED = "as published"
@@ -112,7 +112,7 @@ def evaluate_port(config: str, run: Path, data_dir: str) -> None:
     import dataclasses
 
     from supervised_reptile.evaluation import Accuracy, task_accuracies
-    from supervised_reptile.run import load_data, set_threads
+    from supervised_reptile.main import load_data, set_threads
 
     set_threads(1, 1)
     config = Config.from_json(config)

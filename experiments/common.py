@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from supervised_reptile.config.flags import define_own_flags, own_values, run_main
 from supervised_reptile.errors import RunError
-from supervised_reptile.files import write_whole
-from supervised_reptile.flags import define_own_flags, own_values, run_main
-from supervised_reptile.quiet import import_tensorflow
+from supervised_reptile.runs.files import write_whole
+from supervised_reptile.startup import import_tensorflow
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,7 +54,7 @@ def results_folder(given: str, name: str) -> Path:
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write what was computed, with what and where."""
-    from supervised_reptile.results import environment
+    from supervised_reptile.runs.record import environment
 
     text = json.dumps({**values, "environment": environment()}, indent=2, ensure_ascii=False)
     write_whole(path, text + "\n")

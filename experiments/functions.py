@@ -1,6 +1,6 @@
 """Regression tasks that are functions, and how a learner is trained and tested on them.
 
-Reptile, FOMAML and MAML are those of ``supervised_reptile.learners``; here is only what a task is.
+Reptile, FOMAML and MAML are those of ``supervised_reptile.reptile``; here is only what a task is.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments import common
-from supervised_reptile.files import write_table
-from supervised_reptile.learners import FOMAML, MAML, MetaLearner, Reptile
+from supervised_reptile.reptile import FOMAML, MAML, MetaLearner, Reptile
+from supervised_reptile.runs.files import write_table
 from supervised_reptile.tasks import evaluation_tasks_of_arrays, tasks_of_arrays
 
 Function = Callable[[np.ndarray], np.ndarray]

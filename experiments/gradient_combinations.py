@@ -22,7 +22,7 @@ if not __package__:  # run as a file
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments import common, trainings
-from supervised_reptile.files import write_table
+from supervised_reptile.runs.files import write_table
 
 NAME = "gradient_combinations"
 COMBINATIONS: dict[str, tuple[float, ...]] = {
@@ -117,7 +117,7 @@ def report(
 
 
 def _figure(done: Mapping[str, trainings.Training]):
-    from supervised_reptile.curve import trailing_mean
+    from supervised_reptile.runs.learning_curve import trailing_mean
 
     figure = common.new_figure(10, 4.5)
     curves, ends = figure.subplots(1, 2, width_ratios=(3, 2))

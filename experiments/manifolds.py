@@ -19,7 +19,7 @@ if not __package__:  # run as a file
 
 from experiments import common
 from supervised_reptile.errors import ConfigError
-from supervised_reptile.files import write_table
+from supervised_reptile.runs.files import write_table
 
 NAME = "manifolds"
 # c(φ) = w · (1, φ₁, φ₂, φ₁² + φ₂²): a task's input is w, and W is where c = 0.
@@ -44,7 +44,7 @@ def walk(line: tuple[float, ...], iterations: int, inner_iters: int, meta_step: 
     import keras
     import numpy as np
 
-    from supervised_reptile.learners import Reptile
+    from supervised_reptile.reptile import Reptile
     from supervised_reptile.tasks import MiniBatches, TrainingTasks
 
     class Manifold(keras.layers.Layer):

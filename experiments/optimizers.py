@@ -17,7 +17,7 @@ if not __package__:  # run as a file
 
 from experiments import common
 from supervised_reptile.errors import ConfigError
-from supervised_reptile.files import write_table
+from supervised_reptile.runs.files import write_table
 
 NAME = "optimizers"
 SETTINGS = {

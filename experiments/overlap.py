@@ -21,7 +21,7 @@ if not __package__:  # run as a file
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments import common, trainings
-from supervised_reptile.files import write_table
+from supervised_reptile.runs.files import write_table
 
 NAME = "overlap"
 VARIANTS = {

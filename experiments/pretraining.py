@@ -22,7 +22,7 @@ if not __package__:  # run as a file
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments import common, trainings
-from supervised_reptile.files import write_table
+from supervised_reptile.runs.files import write_table
 
 NAME = "pretraining"
 RANDOM, ALONE = "random start", "pre-training alone"
@@ -84,7 +84,7 @@ def report(
         folder: Where to write.
         settings: What it was run with.
     """
-    from supervised_reptile.curve import first_reached
+    from supervised_reptile.runs.learning_curve import first_reached
 
     curves = {name: each.curve for name, each in done.items() if name != ALONE}
     points = min(_WINDOW, *(len(c["test"]) for c in curves.values()))
@@ -143,7 +143,7 @@ def report(
 
 
 def _figure(curves: Mapping[str, Mapping], epochs: list[dict[str, str]], points: int):
-    from supervised_reptile.curve import trailing_mean
+    from supervised_reptile.runs.learning_curve import trailing_mean
 
     figure = common.new_figure(11, 4.2)
     left, right = figure.subplots(1, 2, width_ratios=(2, 3))

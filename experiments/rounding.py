@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from supervised_reptile.config.locations import default_data_dir
 from supervised_reptile.errors import ConfigError
-from supervised_reptile.files import write_table
-from supervised_reptile.places import default_data_dir
+from supervised_reptile.runs.files import write_table
 
 if TYPE_CHECKING:
     import keras
@@ -41,9 +41,9 @@ def main(network: str, dataset: str, batches: int, data_dir: str, results: str) 
         raise ConfigError(f"--batches: must be at least 2. Received: {batches}")
     common.load_tensorflow()
     from supervised_reptile.config import Config, RunOptions
+    from supervised_reptile.main import load_data
     from supervised_reptile.models import model_from_config
     from supervised_reptile.pretrained import load_pretrained, model_facts, pretrained_names
-    from supervised_reptile.run import load_data
 
     if network not in pretrained_names():
         known = ", ".join(pretrained_names())

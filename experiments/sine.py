@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments import common, functions
 from supervised_reptile.errors import ConfigError
-from supervised_reptile.files import write_table
+from supervised_reptile.runs.files import write_table
 
 ALGORITHMS = ("random", "maml", "reptile", "fomaml", "joint")
 _PANELS = {"random": "random start", "maml": "after MAML", "reptile": "after Reptile"}

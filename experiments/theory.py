@@ -26,7 +26,7 @@ if not __package__:  # run as a file
 
 from experiments import common
 from supervised_reptile.errors import ConfigError
-from supervised_reptile.files import write_table
+from supervised_reptile.runs.files import write_table
 
 NAME = "theory"
 NETWORK = (1, 32, 32, 1)
@@ -97,7 +97,7 @@ def _meta_gradient(algorithm: str, rate: float, seed: int, table, drawn):
     import keras
 
     from experiments import functions
-    from supervised_reptile.learners import FOMAML, MAML, Reptile
+    from supervised_reptile.reptile import FOMAML, MAML, Reptile
 
     kind = {"maml": MAML, "fomaml": FOMAML, "reptile": Reptile}[algorithm]
     model = functions.mlp(*NETWORK, seed=seed)

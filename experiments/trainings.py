@@ -10,11 +10,11 @@ from typing import Any
 
 from experiments import common
 from supervised_reptile.config import Config, RunOptions
+from supervised_reptile.config.locations import default_data_dir
 from supervised_reptile.errors import RunError
-from supervised_reptile.places import default_data_dir
-from supervised_reptile.quiet import import_tensorflow
-from supervised_reptile.results import is_record_of
-from supervised_reptile.side_by_side import Job, run_side_by_side
+from supervised_reptile.reproduction.jobs import Job, run_side_by_side
+from supervised_reptile.runs.record import is_record_of
+from supervised_reptile.startup import import_tensorflow
 
 _FLAGS = {
     "dataset": ("omniglot", "Data set: omniglot, or glyphs, which needs no data."),
@@ -144,7 +144,7 @@ def train_all(
 
 def read_training(folder: Path) -> Training:
     """Read what a finished training left in its folder."""
-    from supervised_reptile.curve import read_curve
+    from supervised_reptile.runs.learning_curve import read_curve
 
     record = json.loads((folder / "results.json").read_text())
     return Training(record, read_curve(folder / "curve.csv"))
@@ -153,7 +153,7 @@ def read_training(folder: Path) -> Training:
 def _train(config: str, folder: str, data_dir: str, pretraining_dir: str) -> None:
     """One training, in a process of its own."""
     import_tensorflow()
-    from supervised_reptile.run import run
+    from supervised_reptile.main import run
 
     options = RunOptions(
         checkpoint=folder,

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from supervised_reptile.config import Config
 from supervised_reptile.datasets.few_shot import FewShotDataset
-from supervised_reptile.learners import MetaLearner
+from supervised_reptile.reptile import MetaLearner
 from supervised_reptile.tasks import evaluation_tasks
 
 _NORMAL_QUANTILE = 1.959964  # of 97.5 %

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
+from supervised_reptile.fast.weights import FastWeights
 from supervised_reptile.models import fused_for_training
-from supervised_reptile.state import FastWeights
 
 
 class InnerLoop:

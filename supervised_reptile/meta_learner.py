@@ -9,12 +9,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from supervised_reptile.config.paper import ORIGINAL_DEFAULTS
+from supervised_reptile.fast.staging import Staging
+from supervised_reptile.fast.weights import FastWeights
 from supervised_reptile.fine_tuning import FineTuning
-from supervised_reptile.fitting import KerasFit
 from supervised_reptile.inner_loop import InnerLoop
-from supervised_reptile.paper import ORIGINAL_DEFAULTS
-from supervised_reptile.staging import Staging
-from supervised_reptile.state import FastWeights
+from supervised_reptile.keras_api.fit import KerasFit
 from supervised_reptile.tasks import EvaluationTasks, MiniBatches, TrainingTasks
 
 

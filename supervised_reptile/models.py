@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from supervised_reptile.config import Config
-from supervised_reptile.paper import dataset_facts
+from supervised_reptile.config.paper import dataset_facts
 
 NORMALIZATION_EPSILON = 1e-3
 

@@ -6,11 +6,11 @@ import pytest
 from helpers import readme_code, tiny_config, vector_dataset
 
 import supervised_reptile as sr
-from supervised_reptile.adaptation import adapt, rehead
 from supervised_reptile.datasets import load_dataset
-from supervised_reptile.learners import Reptile, learner_from_config
+from supervised_reptile.keras_api.adapt import adapt, rehead
 from supervised_reptile.models import omniglot_model
 from supervised_reptile.pretrained import load_pretrained, pretrained_names
+from supervised_reptile.reptile import Reptile, learner_from_config
 from supervised_reptile.tasks import (
     EvaluationTasks,
     MiniBatches,

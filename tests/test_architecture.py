@@ -11,56 +11,59 @@ import pytest
 from absl import flags as absl_flags
 
 import supervised_reptile
-from supervised_reptile.flags import define_flags, parse_flags
+from supervised_reptile.config.flags import define_flags, parse_flags
 
 PACKAGE = Path(supervised_reptile.__file__).parent
 # Each module imports only from those before it. A new module finds its place here.
 LAYERS = [
     "errors",
-    "files",
-    "quiet",
-    "side_by_side",
-    "places",
-    "rules",
-    "paper",
-    "sections",
-    "options",
+    "startup",
+    "runs.files",
+    "reproduction.jobs",
+    "config.locations",
+    "config.rules",
+    "config.paper",
+    "config.sections",
+    "config.options",
+    "config.configuration",
     "config",
-    "published",
-    "flag_help",
-    "flags",
+    "reproduction.published",
+    "config.flag_help",
+    "config.flags",
     "datasets.few_shot",
     "datasets",  # and every datasets.* but few_shot
+    "tools.fetch",
     "tasks",
-    "task_sources",
-    "fitting",
-    "staging",
+    "keras_api.task_sources",
+    "keras_api.fit",
+    "fast.staging",
     "models",
-    "state",
+    "fast.weights",
     "inner_loop",
     "fine_tuning",
     "meta_learner",
-    "learners",
-    "adaptation",
+    "reptile",
+    "keras_api.adapt",
     "evaluation",
-    "curve",
-    "checkpoints",
-    "results",
-    "training",
-    "pretraining",
+    "runs.learning_curve",
+    "runs.checkpoints",
+    "runs.record",
+    "runs.trainer",
+    "classifier_start",
     "pretrained",
-    "pretrained.__main__",
-    "run",
-    "comparison",
-    "figures",
-    "example_task",
-    "reproduction",
-    "export",
-    "demo",
+    "tools.ship",
+    "main",
+    "reproduction.comparison",
+    "reproduction.figures",
+    "tools.example_task",
+    "reproduction.row",
+    "tools.export",
+    "tools.demo",
+    *("fast", "keras_api", "reproduction", "runs", "tools"),
 ]
 MAY_IMPORT = {
-    "flags": {"errors", "places", "paper", "config", "flag_help"},
-    "datasets": {"errors", "places", "quiet", "datasets.few_shot"},
+    "config.flags": {"errors", "config.locations", "config.paper", "config", "config.flag_help"},
+    "datasets": {"errors", "config.locations", "startup", "datasets.few_shot"},
 }
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
@@ -133,7 +136,7 @@ def test_nothing_imports_in_a_circle():
 
 def test_only_the_flags_module_knows_of_flags():
     for module, tree in TREES.items():
-        if module == "flags":
+        if module == "config.flags":
             continue
         _, others = imports_of(module)
         assert not any(name.startswith("absl") for name in others), module
@@ -142,9 +145,9 @@ def test_only_the_flags_module_knows_of_flags():
         assert "FLAGS" not in names, module
 
 
-@pytest.mark.parametrize("module", [*LAYERS[: LAYERS.index("flags")], "flags"])
+@pytest.mark.parametrize("module", LAYERS[: LAYERS.index("config.flags") + 1])
 def test_the_configuration_waits_for_no_large_library(module):
-    allowed = {"absl"} if module == "flags" else set()
+    allowed = {"absl"} if module == "config.flags" else set()
     for name in imports_of(module)[1]:
         top = name.partition(".")[0]
         assert top in sys.stdlib_module_names or top in allowed, f"{module} imports {name}"
@@ -251,8 +254,9 @@ def test_the_package_and_its_configuration_do_not_wait_for_tensorflow():
     code = f"""
 import sys
 import supervised_reptile as sr
-import supervised_reptile.config, supervised_reptile.comparison, supervised_reptile.results
-import supervised_reptile.pretrained, supervised_reptile.side_by_side
+import supervised_reptile.config, supervised_reptile.reproduction.comparison
+import supervised_reptile.runs.record
+import supervised_reptile.pretrained, supervised_reptile.reproduction.jobs
 assert not sr.paper_config("omniglot").meta.foml_tail
 assert sr.__version__ and set(sr.__all__) <= set(dir(sr)) and not {heavy}, {heavy}
 sr.load_dataset

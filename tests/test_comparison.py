@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from supervised_reptile import comparison
-from supervised_reptile.comparison import compare, comparison_table, times_to_accuracy
 from supervised_reptile.config import paper_config
-from supervised_reptile.curve import first_reached, read_curve, trailing_mean
 from supervised_reptile.errors import RunError
 from supervised_reptile.evaluation import Accuracy
-from supervised_reptile.published import ROWS, find_row
-from supervised_reptile.results import write_record
+from supervised_reptile.reproduction import comparison
+from supervised_reptile.reproduction.comparison import compare, comparison_table, times_to_accuracy
+from supervised_reptile.reproduction.published import ROWS, find_row
+from supervised_reptile.runs.learning_curve import first_reached, read_curve, trailing_mean
+from supervised_reptile.runs.record import write_record
 
 PROJECT = Path(__file__).parents[1]
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from supervised_reptile import demo
 from supervised_reptile.errors import RunError
+from supervised_reptile.tools import demo
 
 # Stands for npm: notes what it is asked for and does what npm would leave behind.
 NPM = """#!/bin/sh
@@ -100,7 +100,7 @@ def serving(tmp_path):
     (pages / "assets" / "model.bin").write_bytes(b"\0\1")
     code = f"""
 import sys, pathlib
-from supervised_reptile import demo
+from supervised_reptile.tools import demo
 demo.WEB = pathlib.Path({str(tmp_path)!r})
 demo.built_pages.__defaults__ = (demo.WEB,)
 sys.exit(demo.main(sys.argv[1:]))

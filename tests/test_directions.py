@@ -7,8 +7,8 @@ import tensorflow as tf
 from helpers import dense_model, tiny_config, vector_dataset
 from numpy_reference import DenseNet, Sgd, inner_steps
 
-from supervised_reptile.learners import FOMAML, MAML, Reptile, learner_from_config
 from supervised_reptile.models import omniglot_model
+from supervised_reptile.reptile import FOMAML, MAML, Reptile, learner_from_config
 from supervised_reptile.tasks import (
     evaluation_tasks,
     evaluation_tasks_of_arrays,

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from helpers import readme_code, tiny_config, vector_dataset
 
-from supervised_reptile.learners import learner_from_config
 from supervised_reptile.models import omniglot_model
+from supervised_reptile.reptile import learner_from_config
 from supervised_reptile.tasks import EvaluationTasks, MiniBatches, random_stream, training_tasks
 
 RECIPE = readme_code("elsewhere")

@@ -9,8 +9,8 @@ from helpers import dense_model, tiny_config, vector_dataset
 from scipy import stats
 
 from supervised_reptile.evaluation import Accuracy, evaluate, evaluate_each_way, task_accuracies
-from supervised_reptile.learners import learner_from_config
 from supervised_reptile.models import omniglot_model
+from supervised_reptile.reptile import learner_from_config
 from supervised_reptile.tasks import evaluation_tasks
 
 

@@ -29,11 +29,11 @@ from experiments import (
 )
 from supervised_reptile.config import paper_config
 from supervised_reptile.errors import ConfigError, RunError
-from supervised_reptile.learners import learner_from_config
+from supervised_reptile.reptile import learner_from_config
 from supervised_reptile.tasks import evaluation_tasks, training_tasks
 
 ROOT = Path(__file__).resolve().parents[1]
-run_module = importlib.import_module("supervised_reptile.run")
+run_module = importlib.import_module("supervised_reptile.main")
 
 
 def read(folder, name):
@@ -418,7 +418,7 @@ def test_bad_flags_of_the_rounding_are_told_in_one_line(tmp_path, change, messag
 
 
 def test_pretraining(toy_data, place, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("supervised_reptile.pretraining.MAX_EPOCHS", 2)
+    monkeypatch.setattr("supervised_reptile.classifier_start.MAX_EPOCHS", 2)
     flags = {"freeze": (0.0, 3.0), "seed": 0, "dataset": "glyphs"}
     pretraining.main(place, **flags, meta_iters=12, eval_samples=2)
     found = read(tmp_path / "r", "results.json")

@@ -11,15 +11,15 @@ import pytest
 import tensorflow as tf
 from helpers import tiny_config, vector_dataset
 
-from supervised_reptile import export
 from supervised_reptile.config import RunOptions
 from supervised_reptile.errors import RunError
 from supervised_reptile.evaluation import Accuracy
-from supervised_reptile.learners import learner_from_config
+from supervised_reptile.main import train
 from supervised_reptile.models import omniglot_model
-from supervised_reptile.results import write_record
-from supervised_reptile.run import train
-from supervised_reptile.training import Trainer
+from supervised_reptile.reptile import learner_from_config
+from supervised_reptile.runs.record import write_record
+from supervised_reptile.runs.trainer import Trainer
+from supervised_reptile.tools import export
 
 COMMITTED = Path(__file__).resolve().parents[1] / "web" / "public" / "model"
 FILTERS = 4
@@ -182,7 +182,7 @@ def test_a_file_cut_short_or_without_its_optimizer_is_refused(tmp_path, run):
 
 
 def test_the_command_line(run, tmp_path):
-    command = [sys.executable, "-m", "supervised_reptile.export"]
+    command = [sys.executable, "-m", "supervised_reptile.tools.export"]
     arguments = ["--checkpoint", str(tmp_path), "--out", str(tmp_path / "out")]
     failed = subprocess.run([*command, *arguments], capture_output=True, text=True)
     assert failed.returncode == 1

@@ -14,8 +14,9 @@ import pytest
 from http_server import Server, serving
 from PIL import Image
 
-from supervised_reptile.datasets import DatasetError, load_dataset, omniglot, prepare
+from supervised_reptile.datasets import DatasetError, load_dataset, omniglot
 from supervised_reptile.datasets.omniglot_contents import ARCHIVES, Archive, tree_files
+from supervised_reptile.tools import fetch as prepare
 
 PROJECT = Path(__file__).resolve().parents[1]
 CONTENTS = {

@@ -10,8 +10,8 @@ import tensorflow as tf
 from helpers import PROJECT, readme_code
 
 import supervised_reptile as sr
-from supervised_reptile.learners import FOMAML, Reptile
-from supervised_reptile.task_sources import TaskStream
+from supervised_reptile.keras_api.task_sources import TaskStream
+from supervised_reptile.reptile import FOMAML, Reptile
 from supervised_reptile.tasks import (
     evaluation_tasks_of_arrays,
     random_stream,

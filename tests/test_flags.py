@@ -11,15 +11,15 @@ import pytest
 from absl import flags as absl_flags
 
 from supervised_reptile.config import FIELDS, RunOptions, paper_config
-from supervised_reptile.errors import ConfigError
-from supervised_reptile.flags import (
+from supervised_reptile.config.flags import (
     config_from_flags,
     define_flags,
     help_text,
     options_from_flags,
     parse_flags,
 )
-from supervised_reptile.paper import DATASETS
+from supervised_reptile.config.paper import DATASETS
+from supervised_reptile.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent
 SHORTHANDS = {"sgd", "foml"}
@@ -425,7 +425,7 @@ def script(tmp_path):
             """Trains Reptile."""
 
             from supervised_reptile.errors import DatasetError
-            from supervised_reptile.flags import config_from_flags, define_flags, run_main
+            from supervised_reptile.config.flags import config_from_flags, define_flags, run_main
 
 
             def main(argv):

@@ -7,8 +7,8 @@ import tensorflow as tf
 from helpers import dense_model, tiny_config, vector_dataset
 from numpy_reference import Adam, DenseNet, RmsProp, Sgd, inner_steps, meta_iteration
 
-from supervised_reptile.learners import MAML, Reptile, learner_from_config, paper_adam
 from supervised_reptile.models import omniglot_model
+from supervised_reptile.reptile import MAML, Reptile, learner_from_config, paper_adam
 from supervised_reptile.tasks import evaluation_tasks, random_stream, training_tasks
 
 

@@ -17,12 +17,13 @@ import pytest
 from http_server import serving
 from PIL import Image
 
-from supervised_reptile.datasets import load_dataset, miniimagenet_contents
-from supervised_reptile.datasets import prepare as command_line
-from supervised_reptile.datasets.image_arrays import ImageStore, decode
-from supervised_reptile.datasets.photographs import find_source, load, prepare
-from supervised_reptile.datasets.safe_pickle import load_arrays
+from supervised_reptile.datasets import load_dataset
+from supervised_reptile.datasets.images import miniimagenet as miniimagenet_contents
+from supervised_reptile.datasets.images.arrays import ImageStore, decode
+from supervised_reptile.datasets.images.photographs import find_source, load, prepare
+from supervised_reptile.datasets.untrusted.pickles import load_arrays
 from supervised_reptile.errors import DatasetError, DatasetNotFoundError
+from supervised_reptile.tools import fetch as command_line
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -511,7 +512,8 @@ def test_preparing_again_checks_every_byte(small, tmp_path):
 def test_a_killed_preparation_leaves_nothing_that_looks_finished(own, tmp_path):
     code = f"""
 import os, signal
-from supervised_reptile.datasets import image_arrays, load_dataset
+from supervised_reptile.datasets import load_dataset
+from supervised_reptile.datasets.images import arrays as image_arrays
 calls = []
 def decode(*args, original=image_arrays.decode):
     calls.append(1)
@@ -537,7 +539,7 @@ def test_sizes_and_filters_are_stored_apart(own, tmp_path):
 
 
 def test_tensorflow_datasets_reads_it_too(small, tmp_path):
-    from supervised_reptile.datasets.photographs_builder import Photographs
+    from supervised_reptile.datasets.images.photographs_builder import Photographs
 
     root = fixtures.write_folders(tmp_path / "source")
     prepared(root, tmp_path / "data")

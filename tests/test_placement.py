@@ -11,10 +11,10 @@ import tensorflow as tf
 from helpers import tiny_config, vector_dataset
 from tensorflow.python.framework import kernels
 
-from supervised_reptile.learners import learner_from_config
+from supervised_reptile.fast.staging import Staging
 from supervised_reptile.meta_learner import _as_tensors
 from supervised_reptile.models import omniglot_model
-from supervised_reptile.staging import Staging
+from supervised_reptile.reptile import learner_from_config
 from supervised_reptile.tasks import evaluation_tasks, random_stream, training_tasks
 
 WITH_GPU_KERNELS = set(

@@ -11,12 +11,13 @@ import pytest
 import tensorflow as tf
 from helpers import tiny_config, vector_dataset
 
-from supervised_reptile import pretrained, run
+from supervised_reptile import main as run
+from supervised_reptile import pretrained
 from supervised_reptile.config import Config, RunOptions
 from supervised_reptile.errors import RunError
-from supervised_reptile.learners import learner_from_config
 from supervised_reptile.models import omniglot_model
 from supervised_reptile.pretrained import load_pretrained, model_facts, pretrained_names, ship
+from supervised_reptile.reptile import learner_from_config
 from supervised_reptile.tasks import evaluation_tasks, random_stream, training_tasks
 
 NAMES = pretrained_names()

@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 from helpers import tiny_config, vector_dataset
 
-from supervised_reptile import pretraining
-from supervised_reptile.checkpoints import RunDirectory
+from supervised_reptile import classifier_start as pretraining
 from supervised_reptile.config import Config, RunOptions, paper_config
 from supervised_reptile.datasets.few_shot import FewShotDataset
 from supervised_reptile.errors import ConfigError, RunError
-from supervised_reptile.learners import learner_from_config
 from supervised_reptile.models import model_from_config
+from supervised_reptile.reptile import learner_from_config
+from supervised_reptile.runs.checkpoints import RunDirectory
 from supervised_reptile.tasks import evaluation_tasks, random_stream, training_tasks
 
-run_module = importlib.import_module("supervised_reptile.run")
+run_module = importlib.import_module("supervised_reptile.main")
 
 
 def striped_dataset(classes=9, examples=30):

@@ -6,9 +6,15 @@ import pytest
 from absl import flags as absl_flags
 
 from supervised_reptile.config import Config
+from supervised_reptile.config.flags import config_from_flags, define_flags, parse_flags
 from supervised_reptile.errors import ConfigError
-from supervised_reptile.flags import config_from_flags, define_flags, parse_flags
-from supervised_reptile.published import EVALUATION_ONLY, ROWS, find_row, row_of, run_name
+from supervised_reptile.reproduction.published import (
+    EVALUATION_ONLY,
+    ROWS,
+    find_row,
+    row_of,
+    run_name,
+)
 
 # The authors' published commands, as people have them in scripts.
 COMMANDS = {

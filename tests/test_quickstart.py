@@ -5,8 +5,8 @@ import tensorflow as tf
 from supervised_reptile.config import paper_config
 from supervised_reptile.datasets import load_dataset
 from supervised_reptile.evaluation import evaluate
-from supervised_reptile.learners import learner_from_config
 from supervised_reptile.models import omniglot_model
+from supervised_reptile.reptile import learner_from_config
 
 
 def test_an_untrained_network_stays_clearly_below_the_quickstart():

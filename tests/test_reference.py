@@ -37,7 +37,7 @@ def test_every_public_name_is_explained(pages):
 def test_methods_that_public_classes_inherit_are_explained_too(pages):
     _, explained = pages["supervised_reptile.meta_learner"]
     assert {"MetaLearner.train_step", "MetaLearner.predict_tasks"} <= explained
-    assert "KerasFit.fit" in pages["supervised_reptile.fitting"][1]
+    assert "KerasFit.fit" in pages["supervised_reptile.keras_api.fit"][1]
 
 
 def test_what_docstrings_are_made_of_is_rendered(pages):

@@ -15,13 +15,14 @@ from helpers import tiny_config, vector_dataset
 from PIL import Image
 
 import reproduce
-from supervised_reptile import reproduction, run
-from supervised_reptile.checkpoints import RunDirectory
+from supervised_reptile import main as run
 from supervised_reptile.config import RunOptions
-from supervised_reptile.curve import read_curve
 from supervised_reptile.errors import RunError
-from supervised_reptile.figures import learning_curve_figure
-from supervised_reptile.published import Column, Row
+from supervised_reptile.reproduction import row as reproduction
+from supervised_reptile.reproduction.figures import learning_curve_figure
+from supervised_reptile.reproduction.published import Column, Row
+from supervised_reptile.runs.checkpoints import RunDirectory
+from supervised_reptile.runs.learning_curve import read_curve
 
 PROJECT = Path(__file__).resolve().parents[1]
 MARKS = "before\n<!-- results -->\n<!-- /results -->\nafter\n"

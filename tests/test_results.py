@@ -12,10 +12,10 @@ import pytest
 import tensorflow as tf
 from helpers import tiny_config
 
-from supervised_reptile import results
 from supervised_reptile.config import Config
 from supervised_reptile.evaluation import Accuracy
-from supervised_reptile.results import (
+from supervised_reptile.runs import record as results
+from supervised_reptile.runs.record import (
     environment,
     is_record_of,
     note_training,

@@ -38,9 +38,11 @@ LAUNCHER = """
 import json, os, resource, signal, sys, time
 
 from helpers import dense_model, vector_dataset
-from supervised_reptile.flags import config_from_flags, define_flags, options_from_flags, run_main
-from supervised_reptile import learners, training
-from supervised_reptile.run import run
+from supervised_reptile.config.flags import config_from_flags, define_flags
+from supervised_reptile.config.flags import options_from_flags, run_main
+from supervised_reptile import reptile as learners
+from supervised_reptile.runs import trainer as training
+from supervised_reptile.main import run
 import tensorflow as tf
 
 sys.modules[run.__module__].load_dataset = lambda *args, **kwargs: vector_dataset()
@@ -311,7 +313,7 @@ def test_another_configuration_and_divergence_end_in_one_line(start, uninterrupt
 
 # In this process
 
-run_module = importlib.import_module("supervised_reptile.run")
+run_module = importlib.import_module("supervised_reptile.main")
 
 
 @pytest.fixture

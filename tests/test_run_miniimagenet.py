@@ -11,7 +11,7 @@ import photograph_fixtures as fixtures
 import pytest
 from PIL import Image
 
-from supervised_reptile import example_task
+from supervised_reptile.tools import example_task
 
 PROJECT = Path(__file__).resolve().parents[1]
 FLAGS = """--classes=2 --shots=1 --train_shots=3 --inner_batch=4 --inner_iters=2 --meta_batch=2

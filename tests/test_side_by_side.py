@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from supervised_reptile.errors import RunError
-from supervised_reptile.side_by_side import Job, run_side_by_side
+from supervised_reptile.reproduction.jobs import Job, run_side_by_side
 
 # Functions that a job calls must be of a module, which the new process imports.
 MODULE = """
@@ -99,7 +99,7 @@ import sys
 from pathlib import Path
 import jobs_of_a_test
 from supervised_reptile.errors import RunInterrupted
-from supervised_reptile.side_by_side import Job, run_side_by_side
+from supervised_reptile.reproduction.jobs import Job, run_side_by_side
 if __name__ == "__main__":
     folder = Path({str(tmp_path)!r})
     jobs = [

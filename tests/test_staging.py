@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 from helpers import dense_model, tiny_config, vector_dataset
 
-from supervised_reptile.learners import learner_from_config
-from supervised_reptile.staging import Staging
+from supervised_reptile.fast.staging import Staging
+from supervised_reptile.reptile import learner_from_config
 from supervised_reptile.tasks import (
     EvaluationTasks,
     MiniBatches,

@@ -7,8 +7,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supervised_reptile import state
-from supervised_reptile.state import FastWeights
+from supervised_reptile.fast import weights as state
+from supervised_reptile.fast.weights import FastWeights
 
 optimizers = keras.optimizers
 SHAPES = [(3, 4), (4,), (2, 2, 3), ()]

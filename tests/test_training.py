@@ -14,13 +14,13 @@ from helpers import dense_model, tiny_config, vector_dataset
 from numpy_reference import Sgd, meta_iteration
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from supervised_reptile import curve
 from supervised_reptile.config import Config, RunOptions
-from supervised_reptile.curve import LearningCurve
 from supervised_reptile.errors import RunError, RunInterrupted
-from supervised_reptile.learners import learner_from_config
+from supervised_reptile.reptile import learner_from_config
+from supervised_reptile.runs import learning_curve as curve
+from supervised_reptile.runs.learning_curve import LearningCurve
+from supervised_reptile.runs.trainer import Trainer
 from supervised_reptile.tasks import random_stream, training_tasks
-from supervised_reptile.training import Trainer
 
 
 def new_trainer(directory, config, **options):

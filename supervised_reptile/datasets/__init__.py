@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
+from supervised_reptile.config.locations import FOLDER
 from supervised_reptile.datasets.few_shot import FewShotDataset
 from supervised_reptile.errors import DatasetError, DatasetNotFoundError
-from supervised_reptile.places import FOLDER
 
 __all__ = ["DatasetError", "DatasetNotFoundError", "FewShotDataset", "load_dataset"]
 
@@ -65,6 +65,6 @@ def load_dataset(
     if name != "miniimagenet" and not own:
         known = ", ".join(sorted([*_CHARACTERS, "miniimagenet", "folder:NAME"]))
         raise ValueError(f"name must be one of {known}. Received: {name!r}")
-    photographs = importlib.import_module("supervised_reptile.datasets.photographs")
+    photographs = importlib.import_module("supervised_reptile.datasets.images.photographs")
     store = photographs.ImageStore(name, Path(data_dir), image_size or 84, resize)
     return photographs.load(store, progress=progress)

@@ -18,7 +18,6 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from supervised_reptile.datasets.characters import build_character_dataset
-from supervised_reptile.datasets.downloading import fetch, tfds_settings
 from supervised_reptile.datasets.few_shot import FewShotDataset
 from supervised_reptile.datasets.omniglot_contents import (
     ARCHIVES,
@@ -29,6 +28,7 @@ from supervised_reptile.datasets.omniglot_contents import (
     tree_files,
     zip_files,
 )
+from supervised_reptile.datasets.untrusted.downloads import fetch, tfds_settings
 from supervised_reptile.errors import DatasetError, DatasetNotFoundError
 
 OFFICIAL_URL = "https://github.com/brendenlake/omniglot/raw/master/python"

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from supervised_reptile.datasets.archives import read_members
+from supervised_reptile.datasets.untrusted.archives import read_members
 
 DRAWINGS = 20
 

@@ -4,7 +4,7 @@ Each is a ``.keras`` file that holds the weights and the inner optimizer with it
 so that fine-tuning starts as the paper's evaluation does; a ``.json`` with the configuration it was
 trained with and the accuracies; and a model card, the ``.md``.
 
-    python -m supervised_reptile.pretrained RUN NAME     ships the run in folder RUN under a name
+    python -m supervised_reptile.tools.ship RUN NAME     ships the run in folder RUN under a name
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from supervised_reptile.config import Config
-from supervised_reptile.files import write_whole
-from supervised_reptile.paper import dataset_facts
-from supervised_reptile.places import FOLDER as IMAGE_FOLDER
-from supervised_reptile.published import full_length
+from supervised_reptile.config.locations import FOLDER as IMAGE_FOLDER
+from supervised_reptile.config.paper import dataset_facts
+from supervised_reptile.reproduction.published import full_length
+from supervised_reptile.runs.files import write_whole
 
 if TYPE_CHECKING:
     import keras

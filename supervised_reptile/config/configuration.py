@@ -1,0 +1,341 @@
+"""Configuration: what a run computes, checked before anything heavy is loaded.
+
+A `Config` says everything that changes the result of a run: the task, the inner loop, the outer
+update, the evaluation and the seed. `RunOptions` says where and how the run is carried out. Both
+are frozen, and both refuse impossible values when they are built, with one line that names the
+flag, the rule and what was received.
+
+The numbers of the paper stand once, in `config.paper`. `paper_config` picks the column
+for a data set, its classes and its shots, and lays your own values over it:
+
+>>> config = paper_config("omniglot", classes=5, shots=1, inner_batch=25)
+>>> config.inner.inner_batch, config.inner.inner_iters
+(25, 5)
+"""
+
+import dataclasses
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, Self
+
+from supervised_reptile.config.locations import FOLDER
+from supervised_reptile.config.options import RunOptions
+from supervised_reptile.config.paper import (
+    DATASETS,
+    ORIGINAL_DEFAULTS,
+    DatasetFacts,
+    dataset_facts,
+)
+from supervised_reptile.config.rules import (
+    ALGORITHMS,
+    INNER_OPTIMIZERS,
+    KERAS_OPTIMIZERS,
+    OUTER_OPTIMIZERS,
+    RESIZE_FILTERS,
+    Checked,
+    require,
+)
+from supervised_reptile.config.sections import (
+    EvalConfig,
+    InnerConfig,
+    MetaConfig,
+    ModelConfig,
+    TaskConfig,
+)
+from supervised_reptile.errors import ConfigError
+
+__all__ = [
+    "ALGORITHMS",
+    "FIELDS",
+    "INNER_OPTIMIZERS",
+    "OUTER_OPTIMIZERS",
+    "RESIZE_FILTERS",
+    "RESUME_MAY_CHANGE",
+    "Config",
+    "EvalConfig",
+    "InnerConfig",
+    "MetaConfig",
+    "ModelConfig",
+    "RunOptions",
+    "TaskConfig",
+    "check_task",
+    "paper_config",
+]
+
+RESUME_MAY_CHANGE = frozenset({"eval_samples"})
+"""Fields that may differ between a checkpoint and the run that resumes it.
+
+`eval_samples` is used after training only. Every other field shapes the trained weights or the
+learning curves beside them, so a run that changes one is another run.
+"""
+
+
+def check_task(task: TaskConfig, facts: DatasetFacts) -> None:
+    """Checks that a data set is large enough for a task.
+
+    `Config` does so with what `DATASETS` knows; a loader calls it again for data whose size is
+    known only once it is read.
+
+    Raises:
+        ConfigError: If a class has too few examples or a split too few classes.
+    """
+    if facts.examples is not None:
+        limit = f"must be at most {facts.examples}, the {facts.example}"
+        require(task.shots + 1 <= facts.examples, "shots", f"shots + 1 {limit}", task.shots)
+        require(task.train_shots <= facts.examples, "train_shots", limit, task.train_shots)
+    if facts.splits:
+        split, smallest = min(facts.splits.items(), key=lambda item: item[1])
+        rule = f"must be at most {smallest}, the classes of the {split} split of {task.dataset}"
+        require(task.classes <= smallest, "classes", rule, task.classes)
+
+
+def _facts_of_known(dataset: str) -> DatasetFacts:
+    try:
+        return dataset_facts(dataset)
+    except KeyError:
+        raise ConfigError(
+            f"--dataset: must be one of {', '.join(DATASETS)} or {FOLDER}NAME, a folder of images. "
+            f"Received: {dataset!r}"
+        ) from None
+
+
+_SECTIONS = {
+    "task": TaskConfig,
+    "model": ModelConfig,
+    "inner": InnerConfig,
+    "meta": MetaConfig,
+    "eval": EvalConfig,
+}
+FIELDS: dict[str, type] = {
+    item.name: item.type for kind in _SECTIONS.values() for item in fields(kind)
+} | {"seed": int}
+"""Every hyper-parameter's name and type."""
+
+
+@dataclass(frozen=True)
+class Config(Checked):
+    """Everything that changes the result of a run.
+
+    Args:
+        task: `TaskConfig`.
+        model: `ModelConfig`.
+        inner: `InnerConfig`.
+        meta: `MetaConfig`.
+        eval: `EvalConfig`.
+        seed: int in [0, 2**32): the split, the tasks, the mini-batches and the initial weights.
+
+    Raises:
+        ConfigError: If values contradict one another or the data set.
+    """
+
+    task: TaskConfig
+    model: ModelConfig
+    inner: InnerConfig
+    meta: MetaConfig
+    eval: EvalConfig
+    seed: int
+
+    def __post_init__(self) -> None:
+        for name, kind in _SECTIONS.items():
+            if not isinstance(getattr(self, name), kind):
+                raise TypeError(f"Config.{name} must be a {kind.__name__}")
+        super().__post_init__()
+        facts = _facts_of_known(self.task.dataset)
+        check_task(self.task, facts)
+        self._check_model(facts)
+        self._check_algorithm()
+        self._check_batches()
+
+    def _check_model(self, facts: DatasetFacts) -> None:
+        for name in facts.fixed:
+            value, only = getattr(self.model, name), facts.columns[0].default_values()[name]
+            require(value == only, name, f"must be {only}, as {self.task.dataset} is", value)
+
+    def _check_algorithm(self) -> None:
+        inner, weights = self.inner, self.meta.step_weights
+        if weights is not None:
+            rule = f"must have a weight for each of the {inner.inner_iters} --inner_iters"
+            require(len(weights) == inner.inner_iters, "step_weights", rule, weights)
+        if self.meta.algorithm == "maml":
+            for name, only in (("inner_optimizer", "sgd"), ("momentum", 0), ("weight_decay", 1)):
+                value = getattr(inner, name)
+                rule = f"must be {only} with --algorithm=maml, which differentiates plain SGD steps"
+                require(value == only, name, rule, value)
+            rule = "must be at least 2 with --algorithm=maml: the last mini-batch is the query set"
+            require(inner.inner_iters >= 2, "inner_iters", rule, inner.inner_iters)
+
+    def _check_batches(self) -> None:
+        task, tail = self.task, self.meta.foml_tail
+        if tail is not None:
+            rule = f"must be less than train_shots ({task.train_shots})"
+            require(tail < task.train_shots, "foml_tail", rule, tail)
+        if not self.inner.replacement:
+            return  # A mini-batch larger than the task straddles two passes over it.
+        rule = "with --replacement, must be at most {}, the examples of {}"
+        examples = task.classes * (task.train_shots - (tail or 0))
+        rule_here = rule.format(examples, "a training task" + (" less its tail" if tail else ""))
+        batch = self.inner.inner_batch
+        require(batch <= examples, "inner_batch", rule_here, batch)
+        examples = task.classes * task.shots
+        rule_here = rule.format(examples, "an evaluation task")
+        require(self.eval.eval_batch <= examples, "eval_batch", rule_here, self.eval.eval_batch)
+
+    def flat(self) -> dict[str, Any]:
+        """Returns every value under its flat name, in a fixed order."""
+        sections = (dataclasses.asdict(getattr(self, name)) for name in _SECTIONS)
+        return {k: v for section in sections for k, v in section.items()} | {"seed": self.seed}
+
+    def replace(self, **values: Any) -> Self:
+        """Returns a copy with flat names changed: `config.replace(inner_batch=25)`.
+
+        Raises:
+            ConfigError: If a name is unknown or the result cannot be run.
+        """
+        return _from_flat(self.flat() | _known(values))
+
+    def differences(self, other: Self, ignore: Collection[str] = ()) -> list[str]:
+        """Returns a line "flag: old -> new" for each value of `other` that is not this one's.
+
+        Args:
+            other: `Config`, the newer one.
+            ignore: names to leave out, such as `RESUME_MAY_CHANGE`.
+        """
+        new = other.flat()
+        return [
+            f"{name}: {old} -> {new[name]}"
+            for name, old in self.flat().items()
+            if old != new[name] and name not in ignore
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns nested plain values: {"task": {...}, ..., "seed": 0}."""
+        return dataclasses.asdict(self)
+
+    def to_json(self) -> str:
+        """Returns `to_dict` as indented JSON."""
+        return json.dumps(self.to_dict(), indent=2)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Builds the configuration that `to_dict` wrote.
+
+        One without a section "model", as earlier versions wrote it, is of the paper's network.
+
+        Raises:
+            ConfigError: If a key is unknown or missing, or the values cannot be run.
+        """
+        optional = () if "model" in data else ("model",)
+        _check_keys("configuration", data, (*(s for s in _SECTIONS if s not in optional), "seed"))
+        if optional:
+            data = {**data, "model": _network_of(data["task"])}
+        parts = {}
+        for name, kind in _SECTIONS.items():
+            expected = [item.name for item in fields(kind)]
+            # What has a default of its own came later: older records lack it.
+            later = [item.name for item in fields(kind) if item.default is not MISSING]
+            _check_keys(f"configuration, section {name!r}", data[name], expected, later)
+            parts[name] = kind(**data[name])
+        return cls(**parts, seed=data["seed"])
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Builds the configuration that `to_json` wrote; raises `ConfigError` as `from_dict`."""
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"configuration: not valid JSON: {error}") from error
+        return cls.from_dict(data)
+
+    def table(self) -> str:
+        """Returns the configuration as text, with the source of each value.
+
+        A value that is not the default for this task is marked "set by you" beside that default.
+        """
+        task = self.task
+        column = dataset_facts(task.dataset).column(task.classes, task.shots)
+        optimizer = self.inner.inner_optimizer
+        defaults = {"dataset": task.dataset} | column.default_values(optimizer)
+        lines = []
+        for section, values in self.to_dict().items():
+            lines.append(section if isinstance(values, dict) else "run")
+            items = values if isinstance(values, dict) else {section: values}
+            for name, value in items.items():
+                source = column.source_of(name, optimizer) if name != "dataset" else ""
+                if value != defaults[name]:
+                    source = f"* set by you; {source}: {defaults[name]}"
+                lines.append(f"  {name:<16} {value!s:<14} {source}".rstrip())
+        return "\n".join(lines)
+
+
+def _network_of(task: Any) -> dict[str, Any]:
+    """Returns the paper's values of section "model" for what stands in section "task"."""
+    _check_keys("configuration, section 'task'", task, [f.name for f in fields(TaskConfig)])
+    defaults = _facts_of_known(task["dataset"]).columns[0].default_values()
+    return {item.name: defaults[item.name] for item in fields(ModelConfig)}
+
+
+def _check_keys(
+    where: str, data: Any, expected: Collection[str], optional: Collection[str] = ()
+) -> None:
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{where}: must be a mapping. Received: {data!r}")
+    for problem, names in (
+        ("unknown", [name for name in data if name not in expected]),
+        ("missing", [name for name in expected if name not in data and name not in optional]),
+    ):
+        if names:
+            raise ConfigError(f"{where}: {problem} {', '.join(map(str, names))}")
+
+
+def _known(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    for name in values:
+        if name not in FIELDS:
+            raise ConfigError(f"unknown hyper-parameter {name!r}; known: {', '.join(FIELDS)}")
+    return values
+
+
+def _from_flat(values: Mapping[str, Any]) -> Config:
+    parts = {
+        name: kind(**{item.name: values[item.name] for item in fields(kind)})
+        for name, kind in _SECTIONS.items()
+    }
+    return Config(**parts, seed=values["seed"])
+
+
+def paper_config(
+    dataset: str,
+    classes: int = ORIGINAL_DEFAULTS["classes"],
+    shots: int = ORIGINAL_DEFAULTS["shots"],
+    **overrides: Any,
+) -> Config:
+    """Returns the paper's configuration for a task, with your own values over it.
+
+    Args:
+        dataset: str, a key of `paper.DATASETS` or "folder:NAME". Omniglot and the glyphs use
+            Table 3 (its 20-way column from 20 classes on), Mini-ImageNet and folders of images
+            use Table 4 (its 1-shot column for 1 shot).
+        classes: int, N. Default 5.
+        shots: int, K. Default 5.
+        **overrides: flat names of hyper-parameters: `inner_batch=25`.
+
+    Raises:
+        ConfigError: If a name is unknown, a value is out of range, or an outer optimizer other
+            than interpolation comes without a `meta_step` of its own.
+
+    Example:
+        >>> paper_config("miniimagenet", shots=1).eval.eval_batch
+        5
+    """
+    _known(overrides)
+    task = TaskConfig(dataset, classes, shots, 0)  # The choice of column needs checked values.
+    column = _facts_of_known(dataset).column(task.classes, task.shots)
+    defaults = column.default_values(overrides.get("inner_optimizer", "adam"))
+    outer = overrides.get("outer_optimizer", defaults["outer_optimizer"])
+    if outer in KERAS_OPTIMIZERS and "meta_step" not in overrides:
+        raise ConfigError(
+            f"--meta_step: must be given with --outer_optimizer={outer}, whose learning rate it is"
+            f" (the paper's {defaults['meta_step']} is for interpolation). Received: nothing"
+        )
+    chosen = {"dataset": dataset, "classes": classes, "shots": shots}
+    return _from_flat(defaults | overrides | chosen)

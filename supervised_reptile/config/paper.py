@@ -1,0 +1,207 @@
+"""The paper's tables and what is known of its data sets, as plain data.
+
+The numbers of the paper ("On First-Order Meta-Learning Algorithms", Nichol, Achiam and Schulman,
+2018) and the defaults of the authors' program stand here and nowhere else. A `Column` of a table
+states only how it differs from the values above it; `DATASETS` says which columns apply to a data
+set.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from supervised_reptile.config.locations import FOLDER
+
+ORIGINAL_DEFAULTS: dict[str, Any] = {
+    "classes": 5,
+    "shots": 5,
+    "inner_optimizer": "adam",
+    "replacement": False,
+    "weight_decay": 1.0,
+    "beta_1": 0.0,
+    "beta_2": 0.999,
+    "epsilon": 1e-8,
+    "algorithm": "reptile",
+    "foml_tail": None,
+    "step_weights": None,
+    "reset_optimizer": False,
+    "pretrain": False,
+    "freeze": 0,
+    "outer_optimizer": "interpolation",
+    "resize": "nearest",
+    "eval_samples": 10_000,
+    "eval_interval": 10,
+    "transductive": False,
+    "seed": 0,
+}
+"""The authors' program's defaults, for what no table of the paper states."""
+
+KERAS_DEFAULTS: dict[str, Any] = {"rho": 0.9, "momentum": 0.0}
+"""Keras' defaults, for what the authors' program does not have (RMSprop and momentum)."""
+
+NETWORKS: dict[str, dict[str, int]] = {
+    "omniglot": {"filters": 64, "image_size": 28},
+    "miniimagenet": {"filters": 32, "image_size": 84},
+}
+"""The two networks of the paper (Sec. 6.1), which are those of Finn et al. (2017)."""
+
+# What the columns of Tables 3 and 4 have in common.
+_EVERY_TABLE = {
+    "learning_rate": 0.001,
+    "inner_batch": 10,
+    "meta_batch": 5,
+    "meta_iters": 100_000,
+    "meta_step": 1.0,
+    "meta_step_final": 0.0,
+    "eval_iters": 50,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Column:
+    """One column of a table of the paper.
+
+    Args:
+        table: str, for example "Table 3".
+        label: str, the column's heading.
+        network: str, a key of `NETWORKS`.
+        applies: callable (classes, shots) -> bool; the first column that applies is used.
+        values: mapping from flat names to what differs from `_EVERY_TABLE`.
+        sgd_values: what differs once more with SGD in the inner loop (Tables 5 and 6).
+    """
+
+    table: str
+    label: str
+    network: str
+    applies: Callable[[int, int], bool]
+    values: Mapping[str, Any]
+    sgd_values: Mapping[str, Any] = field(default_factory=dict)
+
+    def paper_values(self, inner_optimizer: str = "adam") -> dict[str, Any]:
+        """Returns what the table states, under flat names."""
+        more = self.sgd_values if inner_optimizer == "sgd" else {}
+        return _EVERY_TABLE | self.values | more
+
+    def default_values(self, inner_optimizer: str = "adam") -> dict[str, Any]:
+        """Returns every hyper-parameter's default, under flat names, but for `dataset`."""
+        network = NETWORKS[self.network]
+        return KERAS_DEFAULTS | ORIGINAL_DEFAULTS | network | self.paper_values(inner_optimizer)
+
+    def source_of(self, name: str, inner_optimizer: str = "adam") -> str:
+        """Returns where a default comes from, for people."""
+        if inner_optimizer == "sgd" and name in self.sgd_values:
+            return "paper, Tables 5 and 6 (SGD)"
+        if name in NETWORKS[self.network]:
+            return "paper, Sec. 6.1"
+        if name in self.paper_values():
+            return f"paper, {self.table} ({self.label})"
+        return "Keras' default" if name in KERAS_DEFAULTS else "original's default"
+
+
+_TABLE_3_5WAY = {"inner_iters": 5, "train_shots": 10, "eval_batch": 5}
+_TABLE_3_20WAY = {
+    "learning_rate": 0.0005,
+    "inner_batch": 20,
+    "inner_iters": 10,
+    "train_shots": 10,
+    "meta_iters": 200_000,
+    "eval_batch": 10,
+}
+_TABLE_4 = {"inner_iters": 8, "train_shots": 15}
+# The experiments with inner SGD (Sec. 6.2 and 6.3) have no meta-batch.
+_TABLES_5_AND_6 = {"meta_batch": 1, "meta_iters": 40_000}
+_TABLE_3_COLUMNS = (
+    Column(
+        *("Table 3", "5-way", "omniglot"),
+        applies=lambda classes, shots: classes < 20,
+        values=_TABLE_3_5WAY,
+        sgd_values=_TABLES_5_AND_6,
+    ),
+    Column(
+        *("Table 3", "20-way", "omniglot"),
+        applies=lambda classes, shots: True,
+        values=_TABLE_3_20WAY,
+    ),
+)
+_TABLE_4_COLUMNS = (
+    Column(
+        *("Table 4", "1-shot", "miniimagenet"),
+        applies=lambda classes, shots: shots == 1,
+        values=_TABLE_4 | {"eval_batch": 5},
+    ),
+    # The review's 10-shot row has the same values.
+    Column(
+        *("Table 4", "5-shot", "miniimagenet"),
+        applies=lambda classes, shots: True,
+        values=_TABLE_4 | {"eval_batch": 15},
+    ),
+)
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """What is known of a data set before it is loaded.
+
+    Args:
+        columns: tuple of `Column`, the paper's values for it.
+        example: str, what one example is, in words: "drawings of a character".
+        examples: int or None, examples in each class; None when only loading will tell.
+        splits: mapping from split to its number of classes; empty when only loading will tell.
+        threads: (intra-op, inter-op) threads that are fastest for its network; 0 is one for each
+            core. Small networks lose more by handing parts of an operation from thread to thread
+            than they gain.
+        fixed: names of what cannot be chosen for it, as its images are of one size.
+        pretraining_decay: factor on every weight before each step of a pre-training, as the review
+            (Sec. 6.5) has it.
+    """
+
+    columns: tuple[Column, ...]
+    example: str = "images of a class"
+    examples: int | None = None
+    splits: Mapping[str, int] = field(default_factory=dict)
+    threads: tuple[int, int] = (0, 1)
+    fixed: tuple[str, ...] = ()
+    pretraining_decay: float = 0.99
+
+    @property
+    def network(self) -> str:
+        """Which network it is for, a key of `NETWORKS`."""
+        return self.columns[0].network
+
+    def column(self, classes: int, shots: int) -> Column:
+        """Returns the first column that applies to N-way, K-shot tasks."""
+        return next(column for column in self.columns if column.applies(classes, shots))
+
+
+# 1200 training characters in four rotations; the test characters are not rotated.
+_CHARACTERS = DatasetFacts(
+    _TABLE_3_COLUMNS,
+    "drawings of a character",
+    20,
+    {"train": 4800, "test": 423},
+    threads=(1, 0),
+    fixed=("image_size", "resize"),
+    pretraining_decay=0.999,
+)
+DATASETS: dict[str, DatasetFacts] = {
+    "omniglot": _CHARACTERS,
+    "glyphs": _CHARACTERS,
+    "miniimagenet": DatasetFacts(
+        _TABLE_4_COLUMNS, "images of a class", 600, {"train": 64, "validation": 16, "test": 20}
+    ),
+}
+"""Name of a data set -> what is known of it."""
+
+_OWN_IMAGES = DatasetFacts(_TABLE_4_COLUMNS)
+
+
+def dataset_facts(dataset: str) -> DatasetFacts:
+    """Returns what is known of a data set, given as a key of `DATASETS` or as "folder:NAME".
+
+    A folder of images takes the paper's values for Mini-ImageNet.
+
+    Raises:
+        KeyError: If the name is neither.
+    """
+    own = dataset.startswith(FOLDER) and dataset != FOLDER
+    return _OWN_IMAGES if own else DATASETS[dataset]

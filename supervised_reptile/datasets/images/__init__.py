@@ -1,0 +1,1 @@
+"""Photographs: image folders, lists and pickles, prepared as one array."""

@@ -1,0 +1,149 @@
+"""Mini-ImageNet and a user's own images, by class: prepared once, then opened at once."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+from supervised_reptile.config.locations import default_data_dir, is_image_folder
+from supervised_reptile.datasets.few_shot import FewShotDataset
+from supervised_reptile.datasets.images.arrays import (
+    DESCRIPTION,
+    DamagedArraysError,
+    ImageStore,
+    describe,
+    open_arrays,
+    verify,
+)
+from supervised_reptile.datasets.images.layouts import LAYOUTS
+from supervised_reptile.datasets.images.miniimagenet import PICKLES_URL
+from supervised_reptile.datasets.images.sources import ClassFolders, Source
+from supervised_reptile.errors import DatasetError, DatasetNotFoundError
+
+MINIIMAGENET = "miniimagenet"
+
+
+def find_source(name: str, root: Path, layout: str | None = None) -> Source | None:
+    """The source in a folder, or ``None`` where there is none.
+
+    Args:
+        name: Name of the data set; Mini-ImageNet comes in several layouts.
+        root: The folder.
+        layout: The layout's name, if more than one is there.
+    """
+    kinds = LAYOUTS if name == MINIIMAGENET else (ClassFolders,)
+    for kind in kinds:
+        if layout in (None, kind.layout) and kind.is_at(root):
+            return kind(root)
+    return None
+
+
+def load(store: ImageStore, *, progress: bool = True) -> FewShotDataset:
+    """Open a data set of photographs; prepare it first where that was not done.
+
+    It is prepared again, and said so, if its source has changed since or the prepared images are
+    not whole.
+
+    Args:
+        store: Which data set, and where. Its `data_dir` may also be the folder of the images
+            itself (``is_image_folder``), into which nothing is then written: the prepared images
+            go to the default data directory.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The data set; images uint8 [num_images, image_size, image_size, 3], memory-mapped.
+
+    Raises:
+        DatasetNotFoundError: There are neither prepared images nor a source.
+        DatasetError: The source is damaged or incomplete.
+    """
+    root, given = store.data_dir / store.folder, None
+    if is_image_folder(store.data_dir) and store.data_dir.resolve().name == store.folder:
+        root = store.data_dir
+        given = find_source(store.name, root)
+        store = dataclasses.replace(store, data_dir=Path(default_data_dir()))
+    if not store.path.exists():
+        source = given or find_source(store.name, root)
+        if source is None:
+            raise DatasetNotFoundError(_not_found(store))
+        prepare(store, source, progress=progress)
+        return open_arrays(store.name, store.path)
+    try:
+        description = describe(store.path)
+    except DamagedArraysError as error:
+        source = given or _recorded_source(store) or find_source(store.name, root)
+        if source is None:
+            raise DatasetError(f"{error}; delete that folder and prepare it again") from error
+        reason = str(error)
+    else:
+        source = given or _recorded_source(store)
+        if source is None or source.fingerprint() == description["fingerprint"]:
+            return open_arrays(store.name, store.path)
+        reason = f"{source.root} is not as it was when it was prepared"
+    print(f"{reason}; preparing it again", file=sys.stderr, flush=True)
+    prepare(store, source, progress=progress)
+    return open_arrays(store.name, store.path)
+
+
+def prepare(
+    store: ImageStore,
+    source: Source | None = None,
+    *,
+    url: str = PICKLES_URL,
+    progress: bool = True,
+) -> Path:
+    """Check a source, decode its pictures and store them for `load`.
+
+    Prepared images that are whole and of the source as it is now are kept, others replaced.
+
+    Args:
+        store: Which data set, and where to store it.
+        source: Where its pictures come from; ``None`` to download Mini-ImageNet.
+        url: Address of the folder to download from.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The folder of the prepared images.
+
+    Raises:
+        DatasetError: If the data cannot be had, are damaged or incomplete; the message lists what
+            is missing. Nothing is prepared then; verified downloads are kept.
+    """
+    if store.path.exists():
+        try:
+            verify(store.path)
+            if source is None or describe(store.path)["fingerprint"] == source.fingerprint():
+                return store.path
+        except DamagedArraysError:
+            pass
+    # Imported here: prepared images are opened without TFDS.
+    from supervised_reptile.datasets.images.photographs_builder import Photographs
+
+    return Photographs(store, source, url=url, progress=progress).build()
+
+
+def _recorded_source(store: ImageStore) -> Source | None:
+    """The source that prepared images were made from, if it is still there."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        description = json.loads((store.path / DESCRIPTION).read_text())
+        return find_source(store.name, Path(description["source"]), description["layout"])
+    return None
+
+
+def _not_found(store: ImageStore) -> str:
+    place = store.data_dir / store.folder
+    if store.name == MINIIMAGENET:
+        size = "" if store.image_size == 84 else f" --image_size {store.image_size}"
+        size += "" if store.resize == "nearest" else f" --resize {store.resize}"
+        return (
+            f"Mini-ImageNet is not in {place}, {store.image_size}x{store.image_size} by "
+            f"{store.resize}: run ./fetch_data.sh miniimagenet --data_dir {store.data_dir}{size}"
+            ", or give --data_dir a folder with train/, val/ and test/ in it, images of your own"
+        )
+    return (
+        f"{place} has no train/ and test/ with a folder of images a class (or zip files of them), "
+        "nor are they prepared"
+    )

@@ -1,0 +1,201 @@
+"""The TensorFlow Datasets builder of photographs; its file format is one memory-mapped array."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from supervised_reptile.datasets.images import miniimagenet
+from supervised_reptile.datasets.images.arrays import (
+    VERSION,
+    ImageStore,
+    open_arrays,
+    shortened,
+    write_arrays,
+)
+from supervised_reptile.datasets.images.layouts import Pickles
+from supervised_reptile.datasets.images.sources import Contents, Source
+from supervised_reptile.datasets.untrusted.downloads import fetch, tfds_settings
+from supervised_reptile.errors import DatasetError
+
+LEAST_IMAGES = 2  # a class: one to learn from and one to predict
+
+
+class Photographs(tfds.core.DatasetBuilder, skip_registration=True):
+    """Photographs by class, of one size, at ``ImageStore.path``.
+
+    TFDS downloads, and sees to it that a preparation that fails or is killed leaves nothing that
+    looks finished.
+
+    Args:
+        store: Which data set, and where to store it.
+        source: Where the pictures come from; ``None`` to download Mini-ImageNet's pickles.
+        url: Address of the folder to download from.
+        progress: Whether to show progress bars.
+    """
+
+    VERSION = tfds.core.Version(VERSION)
+
+    def __init__(
+        self, store: ImageStore, source: Source | None, *, url: str, progress: bool
+    ) -> None:
+        self.name = f"{store.image_size}-{store.resize}"
+        self._store, self._source = store, source
+        self._url, self._progress = url.rstrip("/"), progress
+        super().__init__(data_dir=store.data_dir / store.folder)
+        self.name = store.folder  # TFDS keeps downloads by name: they serve every size
+
+    def build(self) -> Path:
+        """Prepare the images anew, in place of those that may be there.
+
+        Returns:
+            The folder of the prepared images.
+
+        Raises:
+            DatasetError: If the data cannot be had, are damaged or incomplete, or the folder
+                cannot be written.
+        """
+        downloads = self._store.data_dir / "downloads"
+        config = tfds.download.DownloadConfig(
+            download_mode=tfds.GenerateMode.REUSE_CACHE_IF_EXISTS, try_download_gcs=False
+        )
+        try:
+            with tfds_settings(downloads, self._progress):
+                self.download_and_prepare(download_dir=downloads, download_config=config)
+        except OSError as error:
+            # Another process, started at the same time, may have finished the same work.
+            if not self.is_prepared():
+                raise DatasetError(f"{self.data_dir} could not be written: {error}") from error
+        # What killed preparations left. One that is going on finds the work done.
+        for left in Path(self.data_dir).parent.glob(f"incomplete.*_{VERSION}"):
+            shutil.rmtree(left, ignore_errors=True)
+        return Path(self.data_dir)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        shape = (self._store.image_size, self._store.image_size, 3)
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=f"Images of {self._store.folder}, by class.",
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Tensor(shape=shape, dtype=np.uint8),
+                    "class": tfds.features.Text(),
+                }
+            ),
+        )
+
+    def _download_and_prepare(
+        self,
+        dl_manager: tfds.download.DownloadManager,
+        download_config: tfds.download.DownloadConfig | None = None,
+    ) -> None:
+        source = self._source or self._downloaded(dl_manager)
+        write_arrays(
+            source,
+            checked_contents(self._store.name, source),
+            Path(self.data_dir),
+            size=self._store.image_size,
+            resize=self._store.resize,
+            progress=self._progress,
+        )
+
+    def _downloaded(self, dl_manager: tfds.download.DownloadManager) -> Source:
+        print(miniimagenet.TERMS, flush=True)
+        paths = {}
+        for split, file in miniimagenet.PICKLES.items():
+            url = f"{self._url}/{file.name}"
+            path = paths[split] = fetch(dl_manager, url)
+            if path.stat().st_size != file.size or _md5(path) != file.md5:
+                for each in (path, Path(f"{path}.INFO")):  # else it would be taken for fetched
+                    each.unlink(missing_ok=True)
+                raise DatasetError(
+                    f"{url} is not the expected file (its size or md5 differs): the download is "
+                    "damaged or the file is another; nothing of it is used"
+                )
+        return Pickles(self._store.data_dir, paths)
+
+    def _as_dataset(
+        self,
+        split: str,
+        decoders: Any = None,
+        read_config: Any = None,
+        shuffle_files: bool = False,
+    ) -> tf.data.Dataset:
+        arrays = open_arrays(self._store.name, Path(self.data_dir))
+
+        def records() -> Iterator[dict[str, Any]]:
+            for class_id in arrays.splits[str(split)]:
+                for row in range(*arrays.class_offsets[class_id : class_id + 2]):
+                    yield {"image": arrays.images[row], "class": arrays.class_names[class_id]}
+
+        signature = {
+            name: tf.TensorSpec(feature.shape, tf.as_dtype(feature.np_dtype))
+            for name, feature in self.info.features.items()
+        }
+        return tf.data.Dataset.from_generator(records, output_signature=signature)
+
+    def _log_download_bytes(self) -> None:
+        """Not TFDS's message, which tells of a download of unknown size."""
+
+    def _log_download_done(self) -> None:
+        """Nor that of its end."""
+
+
+def checked_contents(name: str, source: Source) -> Contents:
+    """What is in a source, once it is known to be complete.
+
+    Warns on stderr of files that are no images, and of classes of Mini-ImageNet that are short.
+
+    Args:
+        name: Name of the data set.
+        source: The source.
+
+    Raises:
+        DatasetError: If classes are missing, in two splits, or too small.
+    """
+    contents = source.contents()
+    problems = [*_general_problems(contents)]
+    if name == "miniimagenet":
+        problems = [*miniimagenet.find_problems(contents), *problems]
+    if problems:
+        raise DatasetError(
+            f"{source.root} is incomplete or not {name}: {shortened(problems)}. Nothing was "
+            "prepared"
+        )
+    if source.left_out:
+        kinds = ", ".join(f"{count} {end}" for end, count in sorted(source.left_out.items()))
+        _warn(f"{source.root}: files that are no images were left out: {kinds}")
+    if name == "miniimagenet" and (short := miniimagenet.find_shortages(contents)):
+        least = miniimagenet.IMAGES_A_CLASS
+        _warn(f"{len(short)} classes have fewer than {least} images: {', '.join(short)}")
+    return contents
+
+
+def _general_problems(contents: Contents) -> Iterator[str]:
+    owner: dict[str, str] = {}
+    for split, classes in contents.items():
+        if not classes:
+            yield f"{split} has no classes"
+        for class_name, names in classes.items():
+            if class_name in owner:
+                yield f"class {class_name} is in both {owner[class_name]} and {split}"
+            owner[class_name] = split
+            if len(names) < LEAST_IMAGES:
+                yield f"class {class_name} of {split} has {len(names)} images, not {LEAST_IMAGES}"
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

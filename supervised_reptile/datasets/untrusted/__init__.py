@@ -1,0 +1,1 @@
+"""Archives, pickles and downloads, none of which is trusted."""

@@ -1,0 +1,1 @@
+"""What makes the inner loop fast: flat weights, fused networks, staged examples."""

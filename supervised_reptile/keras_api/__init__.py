@@ -1,0 +1,1 @@
+"""What a Keras user touches: ``fit``, ``adapt``, ``rehead`` and tasks of their own."""

@@ -1,0 +1,272 @@
+"""A meta-trained model on classes of your own: fine-tune it, ask it, give it another head."""
+
+from __future__ import annotations
+
+import functools
+import weakref
+
+import keras
+import numpy as np
+
+from supervised_reptile.config.paper import dataset_facts
+from supervised_reptile.keras_api.task_sources import fits_shape
+from supervised_reptile.reptile import Reptile, paper_adam
+from supervised_reptile.tasks import EvaluationTasks, MiniBatches, TrainingTasks, mini_batches
+
+# One for each model that was adapted: making one and tracing its functions takes a second or two.
+_LEARNERS: weakref.WeakKeyDictionary[keras.Model, tuple[Reptile, tuple]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+class FewShotClassifier:
+    """A model fine-tuned on a few labelled images, as :func:`adapt` returns it.
+
+    Attributes:
+        support: float32 [examples, ...], the labelled images it was fine-tuned on.
+    """
+
+    def __init__(self, learner: Reptile, support: np.ndarray, value_range: tuple | None) -> None:
+        self.support = support
+        self._value_range = value_range
+        self._learner = learner  # shared with other classifiers, so what it holds is kept here too
+        self._variables = [*learner.model.variables, *learner.inner_optimizer.variables]
+        self._values = [v.numpy() for v in self._variables]
+
+    def predict(self, images: np.ndarray, *, transductive: bool = False) -> np.ndarray:
+        """Probability of each class.
+
+        Args:
+            images: Floating-point [images, ...], like those it was fine-tuned on.
+            transductive: False: each image goes through the network with all of :attr:`support`
+                and without the others, so that its answer is its own. True: the images go through
+                together and share their batch statistics, which makes the answers better where
+                all classes occur equally often among them, as the paper's held-out images do
+                (Sec. 6.1). One image alone then has only its own statistics.
+
+        Returns:
+            float32 [images, classes], each row of sum 1.
+
+        Raises:
+            ValueError: The images are of another shape, type or range than the model takes.
+        """
+        images = _checked_images(self._learner.model, images, self._value_range)
+        count, known = len(images), len(self.support)
+        nothing = np.zeros((1, 0, 1), np.int32)
+        rows = np.arange(known + count, dtype=np.int32)[None]
+        tasks = EvaluationTasks(MiniBatches(nothing, nothing), rows[:, :known], rows[:, known:])
+        table = np.concatenate([self.support, images])
+        logits = self._restored().predict_tasks(table, tasks, transductive=transductive)[0]
+        return keras.ops.convert_to_numpy(keras.ops.softmax(logits))
+
+    @functools.cached_property
+    def model(self) -> keras.Model:
+        """The fine-tuned Keras model from images to logits, compiled, to be saved or exported."""
+        return self._restored().compiled_model()
+
+    def _restored(self) -> Reptile:
+        for variable, value in zip(self._variables, self._values, strict=True):
+            variable.assign(value)
+        return self._learner
+
+
+def adapt(
+    model: keras.Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    steps: int | None = None,
+    batch: int | None = None,
+    seed: int = 0,
+    value_range: tuple[float, float] | None = (0.0, 1.0),
+) -> FewShotClassifier:
+    """Fine-tune a copy of a model on a few labelled images, as the paper's evaluation does.
+
+    Mini-batches are dealt out by ``tasks.mini_batches``. Each step is one of the model's own
+    optimizer, whose slots and step count it starts from, on the model's own loss, which of this
+    package's models is the *sum* of softmax cross-entropies. The model given stays as it is, its
+    optimizer too.
+
+    For another number of classes than the model has outputs see :func:`rehead`.
+
+    Args:
+        model: Classifier from images to logits [batch, classes] that normalises by batch
+            statistics: from ``load_pretrained``, ``MetaLearner.compiled_model`` or
+            ``keras.models.load_model`` of a run's ``model.keras``. One that is not compiled is
+            fine-tuned with the paper's Adam from zero moments.
+        images: Floating-point [examples, height, width, channels], with the values that the model
+            was trained on (the paper's: 0 … 1, of Omniglot 0 is ink and 1 paper).
+        labels: Integers [examples], in 0 … classes − 1.
+        steps: Number of fine-tuning steps, at least 0. Default: the paper's 50.
+        batch: Size of a mini-batch, at least 1. Default: the paper's for Omniglot, 5, or 10 from
+            20 classes on. (For 5-shot Mini-ImageNet it is 15.)
+        seed: Seed of the mini-batches, at least 0.
+        value_range: Smallest and largest value an image may have, or ``None`` for any.
+
+    Returns:
+        The fine-tuned model with class probabilities.
+
+    Raises:
+        ValueError: The model is no such classifier, or images or labels are of another shape,
+            type or range.
+
+    Example:
+        >>> model = load_pretrained("omniglot-5way-1shot")
+        >>> classifier = adapt(model, images, [0, 1, 2, 3, 4])  # float32 [5, 28, 28, 1]
+        >>> classifier.predict(queries)  # float32 [queries, 5]
+    """
+    classes = _number_of_classes(model)
+    images = _checked_images(model, images, value_range)
+    labels = _checked_labels(labels, len(images), classes)
+    facts = dataset_facts("omniglot").column(classes, 1).default_values()
+    steps = facts["eval_iters"] if steps is None else steps
+    batch = facts["eval_batch"] if batch is None else batch
+    if steps < 0 or batch < 1:
+        raise ValueError(
+            f"steps must be at least 0 and batch at least 1. Received: steps={steps}, batch={batch}"
+        )
+    learner = _learner_on_copy(model)
+    if steps:
+        rng = np.random.default_rng(seed)
+        rows = mini_batches(rng, len(images), batch, steps, replacement=False)
+        task = TrainingTasks(MiniBatches(rows[None], labels[rows][None]))
+        # Reptile of one task with ε = 1 goes all the way: φ ← φ + 1·(φ̃ − φ).
+        learner.train_step(images, task, meta_step=1.0)
+    return FewShotClassifier(learner, images, value_range)
+
+
+def rehead(model: keras.Model, num_classes: int) -> keras.Model:
+    """A copy of a classifier with another number of classes.
+
+    All layers but the last are taken over, with their slots of the optimizer and its step count.
+    In the last layer the new classes take weights and slots of the old ones in turn, 0 … N − 1,
+    0 …: meta-training deals labels to classes at random, so that any of them may stand for any
+    new one. (With empty slots, Adam's steps at a late step count would be far too large.)
+
+    Args:
+        model: Functional or Sequential Keras model whose last layer is ``Dense``.
+        num_classes: M, number of classes, at least 2.
+
+    Returns:
+        Model to logits float32 [batch, M], compiled if the model is, with its loss.
+
+    Raises:
+        ValueError: The last layer is not ``Dense`` or ``num_classes`` is below 2.
+
+    Example:
+        >>> rehead(load_pretrained("omniglot-5way"), 3).output_shape
+        (None, 3)
+    """
+    if num_classes < 2:
+        raise ValueError(f"num_classes must be at least 2. Received: {num_classes}")
+    _number_of_classes(model)
+    head = model.layers[-1]
+    if not isinstance(head, keras.layers.Dense):
+        raise ValueError(f"the last layer must be Dense. Received: {type(head).__name__}")
+
+    def copied(layer: keras.Layer) -> keras.Layer:
+        config = layer.get_config() | ({"units": num_classes} if layer is head else {})
+        return type(layer).from_config(config)
+
+    new = keras.models.clone_model(model, clone_function=copied)
+    _take_over(new.variables, model.variables)
+    if model.compiled:
+        optimizer = type(model.optimizer).from_config(model.optimizer.get_config())
+        optimizer.build(new.trainable_variables)
+        _take_over(optimizer.variables, model.optimizer.variables)
+        new.compile(optimizer=optimizer, loss=model.loss, metrics=["accuracy"])
+    return new
+
+
+def _take_over(new: list[keras.Variable], old: list[keras.Variable]) -> None:
+    """Assigns each old value; classes, which come last, in turn where there are more or fewer."""
+    for mine, theirs in zip(new, old, strict=True):
+        value = theirs.numpy()
+        if mine.shape != theirs.shape:
+            value = np.take(value, np.arange(mine.shape[-1]) % theirs.shape[-1], axis=-1)
+        mine.assign(value)
+
+
+def _learner_on_copy(model: keras.Model) -> Reptile:
+    """A learner on a copy of the model that goes on from its optimizer's state."""
+    given = (model.optimizer, model.loss) if model.compiled else ()
+    learner, made_for = _LEARNERS.get(model, (None, None))
+    if learner is None or made_for != given:
+        copy = keras.models.clone_model(model)
+        optimizer, loss = given or (paper_adam(), None)
+        optimizer = type(optimizer).from_config(optimizer.get_config())
+        learner = Reptile(copy, inner_optimizer=optimizer, loss=loss, lanes=1)
+        _LEARNERS[model] = learner, given
+    learner.model.set_weights(model.get_weights())
+    if model.compiled:
+        optimizer = model.optimizer
+        if not isinstance(optimizer.get_config()["learning_rate"], dict):  # no schedule
+            learner.inner_optimizer.learning_rate = float(optimizer.learning_rate)
+    else:
+        optimizer = paper_adam()
+        optimizer.build(model.trainable_variables)
+    learner.take_optimizer_state(optimizer)
+    return learner
+
+
+def _number_of_classes(model: keras.Model) -> int:
+    """Checks that the model gives logits, and is compiled for integer labels if at all."""
+    shape = getattr(model, "output_shape", None)  # a subclassed model has none
+    if not isinstance(shape, tuple) or len(shape) != 2:
+        raise ValueError(
+            "model must be Functional or Sequential and give logits [batch, classes]. "
+            f"Received: outputs of shape {shape}"
+        )
+    activation = getattr(model.layers[-1], "activation", keras.activations.linear)
+    if activation is not keras.activations.linear:
+        raise ValueError(
+            "model must give logits, with no activation last. "
+            f"Received: {keras.activations.serialize(activation)}"
+        )
+    loss = model.loss if model.compiled else None
+    sparse = isinstance(loss, keras.losses.SparseCategoricalCrossentropy)
+    if loss is not None and not (sparse and loss.get_config()["from_logits"]):
+        raise ValueError(
+            "model must be compiled with keras.losses.SparseCategoricalCrossentropy("
+            f"from_logits=True), best with reduction='sum', or not at all. Received: {loss!r}"
+        )
+    return shape[-1]
+
+
+def _checked_images(
+    model: keras.Model, images: np.ndarray, value_range: tuple | None
+) -> np.ndarray:
+    images, expected = np.asarray(images), tuple(model.input_shape[1:])
+    if not images.ndim or not len(images) or not fits_shape(images.shape[1:], expected):
+        wanted = ", ".join(map(str, ("images", *expected)))
+        raise ValueError(f"images must be of shape [{wanted}]. Received: {list(images.shape)}")
+    if not np.issubdtype(images.dtype, np.floating):
+        hint = "; divide bytes by 255" if images.dtype == np.uint8 else ""
+        raise ValueError(f"images must be floating-point{hint}. Received: {images.dtype}")
+    images = images.astype(np.float32)
+    smallest, largest = images.min(), images.max()
+    if not np.isfinite([smallest, largest]).all():
+        raise ValueError("images must be finite. Received: NaN or infinity")
+    if value_range is not None and (smallest < value_range[0] or largest > value_range[1]):
+        raise ValueError(
+            f"images must be in {value_range[0]:g} … {value_range[1]:g} (or say another "
+            f"value_range). Received: {smallest:g} … {largest:g}"
+        )
+    return images
+
+
+def _checked_labels(labels: np.ndarray, count: int, classes: int) -> np.ndarray:
+    labels = np.asarray(labels)
+    if labels.shape != (count,):
+        raise ValueError(
+            f"labels must be one integer for each of the {count} images. "
+            f"Received: shape {list(labels.shape)}"
+        )
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"labels must be integers. Received: {labels.dtype}")
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(
+            f"labels must be in 0 … {classes - 1}, for the model has {classes} outputs (see "
+            f"rehead for more or fewer). Received: {labels.min()} … {labels.max()}"
+        )
+    return labels.astype(np.int32)

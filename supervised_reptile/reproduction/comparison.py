@@ -1,0 +1,350 @@
+"""The records of runs beside the published tables: means over seeds, differences, what was run.
+
+`reproduce.py` writes what this module makes of the records under ``results/``.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from supervised_reptile.config import Config
+from supervised_reptile.config.locations import FOLDER
+from supervised_reptile.errors import RunError
+from supervised_reptile.reproduction.published import (
+    EVALUATION_ONLY,
+    ROWS,
+    TRAINING_ONLY,
+    Row,
+    full_length,
+    row_of,
+)
+from supervised_reptile.runs.files import write_whole
+from supervised_reptile.runs.learning_curve import first_reached, read_curve
+
+TIME_WINDOW = 400
+"""Points of a learning curve, each of one task, that are averaged to say what it has reached.
+
+The mean of fewer gets there by chance.
+"""
+_MILESTONES = (90.0, 95.0)
+_STATUS = ("full", "longer", "shortened", "unfinished", "not run")
+_MARKS = "<!-- results -->\n", "<!-- /results -->"
+
+
+def compare(root: Path) -> list[dict[str, Any]]:
+    """Group the records below a folder by training and task, beside what is published.
+
+    Runs that differ in the seed alone are one entry; of a seed that was evaluated more than once
+    the evaluation of most tasks, and the others are entries of their own. Every kind of task of
+    every published row has at least one entry, if only to say that it was not run. A training of
+    a row that was evaluated otherwise than the row is belongs to none.
+
+    Args:
+        root: Folder that holds ``**/results*.json``.
+
+    Returns:
+        One mapping of plain values an entry, in the order of `published.ROWS`, then what belongs
+        to no row: ``row``, ``title``, ``dataset``, ``classes``, ``shots``, ``transductive``,
+        ``published`` (list of ``mean``, ``spread``, ``source``; percent), ``status`` ("full",
+        "longer", "shortened", "unfinished", "not run"); and where it was run ``meta_iters`` (the
+        published length), ``iterations``, ``seeds``, ``accuracy`` (split -> ``mean``, ``spread``
+        over the seeds, ``interval95`` over the tasks of a seed, ``tasks``; percent),
+        ``difference`` (test mean less the published one, if "full"), ``hours`` (training, mean
+        over the seeds), ``records``.
+    """
+    groups: dict[tuple, list[tuple[str, dict]]] = {}
+    for path, record in _records(root):
+        name = path.relative_to(root.parent).as_posix()
+        groups.setdefault(_group(record), []).append((name, record))
+    each_seed_once = (part for group in groups.values() for part in _divided_by_seed(group))
+    ran = sorted((_entry(group) for group in each_seed_once), key=_by_length)
+    entries = []
+    for row in ROWS:
+        for task in row.tasks():
+            head = _head_of_row(row, *task)
+            entries += [e for e in ran if head.items() <= e.items()] or [
+                head | {"status": "not run"}
+            ]
+    return entries + [entry for entry in ran if entry not in entries]
+
+
+def _records(root: Path, pattern: str = "**/results*.json") -> list[tuple[Path, dict[str, Any]]]:
+    """The records of runs below a folder; those of experiments hold other things."""
+    read = ((path, json.loads(path.read_text())) for path in sorted(root.glob(pattern)))
+    return [(path, record) for path, record in read if {"config", "iterations"} <= record.keys()]
+
+
+def _by_length(entry: Mapping[str, Any]) -> tuple[int, int]:
+    return _STATUS.index(entry["status"]), -entry["iterations"]
+
+
+def _training(record: Mapping[str, Any]) -> Config:
+    return Config.from_dict(record.get("trained_with", record["config"]))
+
+
+def _group(record: Mapping[str, Any]) -> tuple:
+    """What the runs of one entry have in common."""
+    trained, evaluated = _training(record).flat(), Config.from_dict(record["config"]).flat()
+    training = sorted((k, v) for k, v in trained.items() if k not in {*EVALUATION_ONLY, "seed"})
+    other = {*TRAINING_ONLY, "seed", "eval_samples"}
+    evaluation = sorted((k, v) for k, v in evaluated.items() if k not in other)
+    return (*training, *evaluation, record["iterations"])
+
+
+def _divided_by_seed(
+    group: Sequence[tuple[str, dict[str, Any]]],
+) -> list[list[tuple[str, dict[str, Any]]]]:
+    """The records of a group, divided so that no seed is in a part twice."""
+    parts: list[dict[int, tuple[str, dict[str, Any]]]] = []
+    by_tasks = sorted(group, key=lambda each: -each[1]["accuracy"]["test"]["tasks"])
+    for name, record in by_tasks:
+        seed = _training(record).seed
+        part = next((part for part in parts if seed not in part), None)
+        if part is None:
+            parts.append(part := {})
+        part[seed] = name, record
+    return [[part[seed] for seed in sorted(part)] for part in parts]
+
+
+def _entry(group: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
+    records = [record for _, record in group]
+    trained, evaluated = _training(records[0]), Config.from_dict(records[0]["config"])
+    row, task = row_of(trained), (evaluated.task.shots, evaluated.eval.transductive)
+    if row and row.evaluation(trained, *task, evaluated.eval.eval_samples).differences(
+        evaluated, ignore=TRAINING_ONLY
+    ):
+        row = None
+    head = _head_of_row(row, *task) if row else _head_of_training(trained, *task)
+    full, iterations = full_length(trained), records[0]["iterations"]
+    status = "full" if iterations == full else "shortened" if iterations < full else "longer"
+    entry = head | {
+        "status": status,
+        "meta_iters": full,
+        "iterations": iterations,
+        "seeds": [_training(record).seed for record in records],
+        "accuracy": {
+            split: _over_seeds([record["accuracy"][split] for record in records])
+            for split in records[0]["accuracy"]
+        },
+        "hours": statistics.fmean(r["training_seconds"] for r in records) / 3600,
+        "records": [name for name, _ in group],
+    }
+    if iterations < trained.meta.meta_iters:
+        entry["status"] = "unfinished"
+    if head["published"] and entry["status"] == "full":
+        entry["difference"] = entry["accuracy"]["test"]["mean"] - head["published"][0]["mean"]
+    return entry
+
+
+def _head_of_row(row: Row, shots: int, transductive: bool) -> dict[str, Any]:
+    published = [
+        {"mean": c.mean, "spread": c.spread, "source": c.source}
+        for c in row.published(shots, transductive)
+    ]
+    what = {"row": row.name, "title": row.title, "dataset": row.dataset, "classes": row.classes}
+    return what | {"shots": shots, "transductive": transductive, "published": published}
+
+
+def _head_of_training(trained: Config, shots: int, transductive: bool) -> dict[str, Any]:
+    """Where no row is of this training."""
+    algorithm = {"reptile": "Reptile"}.get(trained.meta.algorithm, trained.meta.algorithm.upper())
+    optimizer = {"adam": ""}.get(trained.inner.inner_optimizer, trained.inner.inner_optimizer)
+    what = {
+        "row": None,
+        "title": algorithm + (f", {optimizer} inside" if optimizer else ""),
+        "dataset": trained.task.dataset,
+        "classes": trained.task.classes,
+    }
+    return what | {"shots": shots, "transductive": transductive, "published": []}
+
+
+def _over_seeds(accuracies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Mean of the runs and, as the paper's ±, their standard deviation (n − 1); percent."""
+    means = [100 * a["mean"] for a in accuracies]
+    intervals = [100 * a["interval95"] for a in accuracies if a["interval95"] is not None]
+    return {
+        "mean": statistics.fmean(means),
+        "spread": statistics.stdev(means) if len(means) > 1 else None,
+        "interval95": statistics.fmean(intervals) if intervals else None,
+        "tasks": min(a["tasks"] for a in accuracies),
+    }
+
+
+def comparison_table(entries: Sequence[Mapping[str, Any]]) -> str:
+    """The entries of `compare` as a table in Markdown."""
+    lines = [
+        "| row | task | published | here, test classes | difference | training classes "
+        "| meta-iterations | records |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [f"| {' | '.join(_cells(entry))} |" for entry in entries]
+    return "\n".join(lines) + "\n"
+
+
+def _cells(entry: Mapping[str, Any]) -> list[str]:
+    published = [
+        f"{p['mean']:.2f}"
+        + ("" if p["spread"] is None else f" ± {p['spread']:.2f}")
+        # Which table is plain from the row; the review's numbers are marked.
+        + (f" ({p['source']})" if p["source"] == "review" else "")
+        for p in entry["published"]
+    ]
+    first = [
+        _heading(entry["dataset"], entry["title"]),
+        f"{entry['shots']}-shot {entry['classes']}-way"
+        + (", transductive" if entry["transductive"] else ""),
+        ", ".join(published),
+    ]
+    if entry["status"] == "not run":
+        return [*first, "not run", "", "", "", ""]
+    length = f"{entry['iterations']:,}"
+    if entry["status"] != "full":
+        # Where no row is of the training, no published length is.
+        of = f"; of {entry['meta_iters']:,}" if entry["row"] else ""
+        length += f" ({entry['status']}{of})"
+    links = (
+        f"[{seed}]({path})" for seed, path in zip(entry["seeds"], entry["records"], strict=True)
+    )
+    difference = entry.get("difference")
+    return [
+        *first,
+        _accuracy(entry["accuracy"]["test"]),
+        "" if difference is None else f"{difference:+.2f}",
+        _accuracy(entry["accuracy"]["train"]),
+        length,
+        f"seed {', '.join(links)}",
+    ]
+
+
+def _accuracy(accuracy: Mapping[str, Any]) -> str:
+    """Mean ± spread over the seeds; of a single run the interval over tasks, in brackets."""
+    text = f"{accuracy['mean']:.2f}"
+    if accuracy["spread"] is not None:
+        return f"{text} ± {accuracy['spread']:.2f}"
+    return text if accuracy["interval95"] is None else f"{text} [± {accuracy['interval95']:.2f}]"
+
+
+def times_to_accuracy(root: Path) -> list[dict[str, Any]]:
+    """When the learning curves of finished, published runs reached certain accuracies.
+
+    Args:
+        root: Folder that holds ``**/curve.csv`` beside records.
+
+    Returns:
+        One mapping a run and target, with ``row``, ``seed``, ``shots`` and ``transductive`` of
+        the curve, ``target`` (percent, test classes),
+        and ``iteration`` and ``hours``, or None where the curve never got there. The curve is
+        smoothed by a trailing mean over `TIME_WINDOW` points; ``at_the_latest`` is true where the
+        first such mean is already there.
+    """
+    found = []
+    for path in sorted(root.rglob("curve.csv")):
+        records = _records(path.parent, "results*.json")
+        if not records:
+            continue
+        trained = _training(records[0][1])
+        row = row_of(trained)
+        lengths = {records[0][1]["iterations"], trained.meta.meta_iters}
+        if row is None or lengths != {row.meta_iters}:
+            continue
+        task = {"shots": trained.task.shots, "transductive": trained.eval.transductive}
+        shown = row.published(**task)
+        curve = read_curve(path)
+        for target in sorted({*_MILESTONES, *(c.mean for c in shown[:1])}):
+            reached = first_reached(curve, "test", target / 100, TIME_WINDOW)
+            when = {"iteration": None, "hours": None, "at_the_latest": False}
+            if reached is not None:
+                when["iteration"], when["hours"] = reached[0], reached[1] / 3600
+                when["at_the_latest"] = bool(reached[0] == curve["iteration"][TIME_WINDOW - 1])
+            found.append({"row": row.name, "seed": trained.seed, **task, "target": target} | when)
+    return found
+
+
+def times_table(times: Sequence[Mapping[str, Any]]) -> str:
+    """The runs of `times_to_accuracy` as a table in Markdown."""
+    heads = "row", "seed", "task", "test accuracy", "meta-iterations", "hours"
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for time in times:
+        when = ["not reached", ""]
+        if time["iteration"] is not None:
+            bound = "≤ " if time["at_the_latest"] else ""
+            when = [f"{bound}{time['iteration']:,}", f"{bound}{time['hours']:.2f}"]
+        task = f"{time['shots']}-shot" + (", transductive" if time["transductive"] else "")
+        cells = [time["row"], str(time["seed"]), task, f"{time['target']:g} %", *when]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _notes() -> str:
+    """What a reader must know of the rows, each remark once."""
+    notes: dict[str, dict[str, None]] = {}
+    for row in ROWS:
+        if row.note:
+            notes.setdefault(row.note, {})[_heading(row.dataset, row.title)] = None
+    return "".join(f"- {'; '.join(rows)}: {note}\n" for note, rows in notes.items())
+
+
+def _heading(dataset: str, title: str) -> str:
+    """What the tables call a row."""
+    return f"{dataset.removeprefix(FOLDER)}, {title}"
+
+
+def write_comparison(root: Path, readme: Path | None = None) -> str:
+    """Write ``reproduction.json`` and ``.md`` into a folder of records, and a README's table.
+
+    Args:
+        root: Folder of the records, ``results``.
+        readme: README with the marks ``<!-- results -->`` … ``<!-- /results -->``, if any.
+
+    Returns:
+        The table.
+
+    Raises:
+        RunError: As `check_readme`; nothing is written then.
+    """
+    around = check_readme(readme) if readme else None
+    root.mkdir(parents=True, exist_ok=True)
+    entries, times = compare(root), times_to_accuracy(root)
+    table = comparison_table(entries)
+    whole = json.dumps({"comparison": entries, "time_to_accuracy": times}, indent=2)
+    write_whole(root / "reproduction.json", whole + "\n")
+    # Links start at the project in the README, and here at this folder.
+    local = table.replace(f"]({root.name}/", "](")
+    write_whole(
+        root / "reproduction.md",
+        "# Published and reproduced\n\n"
+        "Accuracy in percent. Published: Reptile's ± is the spread of three runs; MAML's, and\n"
+        "FOMAML's as far as it is from Finn et al., the 95 % interval over tasks. Here: mean\n"
+        "± standard deviation over the seeds, or of a single run [± the 95 % interval over\n"
+        "tasks].\n\n"
+        f"{local}\n{_notes()}\n## Time to accuracy\n\n"
+        f"When the mean of the last {TIME_WINDOW} points of the learning curve, each of one task, "
+        "first reached an\naccuracy. It looks back, over 20,000 meta-iterations where every 50th "
+        "is a point, so a run was\nthere earlier than it says; ≤ marks the first point that has a "
+        "mean. Hours are of the wall, on a\nmachine that had other work.\n\n"
+        f"{times_table(times)}",
+    )
+    if around:
+        write_whole(readme, f"{around[0]}{table}{around[1]}")
+    return table
+
+
+def check_readme(readme: Path) -> tuple[str, str]:
+    """What stands before and after the place of the table in a README, marks included.
+
+    Raises:
+        RunError: It cannot be read, or has no such place.
+    """
+    begin, end = _MARKS
+    try:
+        before, found, rest = readme.read_text().partition(begin)
+    except OSError as error:
+        raise RunError(f"--readme: cannot read {readme}: {error}") from error
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise RunError(f"--readme: {readme} must hold the marks {begin.strip()} and {end}")
+    return before + begin, end + after

@@ -1,0 +1,91 @@
+"""One seed of a published row: train once, evaluate every column, leave the records in results."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from supervised_reptile.config import Config, RunOptions
+from supervised_reptile.main import evaluate_and_record, evaluation_record, open_run, train
+from supervised_reptile.reproduction.figures import learning_curve_figure
+from supervised_reptile.reproduction.published import Row, run_name
+from supervised_reptile.runs.learning_curve import read_curve
+from supervised_reptile.runs.record import is_record_of
+
+# Points of a learning curve, each of one task, that its figure averages.
+_FIGURE_WINDOW = 100
+
+
+def reproduce(
+    row: Row, training: Config, options: RunOptions, *, eval_samples: int, results: Path
+) -> None:
+    """Train, evaluate and record; each part is skipped if it was done before.
+
+    Leaves in ``results/<row>/seed<seed>``: a record of each column, ``config.json``,
+    ``curve.csv`` and ``curve.png``.
+
+    Args:
+        row: The row.
+        training: What to train, as ``row.training`` gives it.
+        options: Where checkpoints go, and how it runs.
+        eval_samples: Tasks of each split and column.
+        results: Folder of all records.
+
+    Raises:
+        RunError: See ``training.Trainer``.
+        RunInterrupted: A signal stopped it; the same call goes on.
+        DatasetNotFoundError: The data set is not there.
+    """
+    directory = Path(options.checkpoint)
+    trainer = open_run(training, options)
+    train(trainer, options)
+    records = []
+    for shots in dict.fromkeys(shots for shots, _ in row.tasks()):
+        settings = [transductive for k, transductive in row.tasks() if k == shots]
+        configs = [row.evaluation(training, shots, t, eval_samples) for t in settings]
+        evaluations = [(c, directory / evaluation_record(c)) for c in configs]
+        if not all(is_record_of(path, config) for config, path in evaluations):
+            evaluate_and_record(trainer, evaluations, options, trained_with=training)
+        records += [path for _, path in evaluations]
+    publish(row, training, directory, records, results / run_name(row, training))
+
+
+def publish(
+    row: Row, training: Config, directory: Path, records: Sequence[Path], results: Path
+) -> None:
+    """Copy what can be checked from a run's directory into ``results``, with a figure.
+
+    Args:
+        row: The row.
+        training: What was trained.
+        directory: Directory of the run, as ``run.train`` leaves it.
+        records: The records of the row's evaluations.
+        results: Folder to copy to.
+    """
+    results.mkdir(parents=True, exist_ok=True)
+    for path in (directory / "config.json", directory / "curve.csv", *records):
+        shutil.copy(path, results)
+    draw_curve(row, training, results)
+
+
+def draw_curve(row: Row, training: Config, results: Path) -> None:
+    """Draw ``curve.png`` from the ``curve.csv`` beside it.
+
+    Args:
+        row: The row.
+        training: What was trained.
+        results: Folder of the run's records.
+    """
+    curve = read_curve(results / "curve.csv")
+    task, transductive = training.task, training.eval.transductive
+    shown = row.published(task.shots, transductive)
+    learning_curve_figure(
+        results / "curve.png",
+        {f"seed {training.seed}": curve},
+        splits=[s for s in ("test", "validation", "train") if s in curve],
+        window=_FIGURE_WINDOW,
+        title=f"{row.title}, {row.dataset} {task.shots}-shot {task.classes}-way"
+        + (", transductive" if transductive else ""),
+        published=shown[0].mean if shown else None,
+    )

@@ -1,0 +1,1 @@
+"""A run on disk: checkpoints, learning curve and record."""

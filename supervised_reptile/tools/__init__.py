@@ -1,0 +1,1 @@
+"""Programs around the learner: fetch, export, demo, example task, ship."""
