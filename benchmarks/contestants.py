@@ -22,9 +22,9 @@ from benchmarks.plain_loop import PlainLoop, Program
 from benchmarks.processes import last_line
 from benchmarks.tf1_session import TF1Session
 from benchmarks.workloads import BLOCKS, Workload
-from supervised_reptile.main import set_threads
+from supervised_reptile.from_config import learner_from_config
 from supervised_reptile.models import NORMALIZATION_EPSILON, miniimagenet_model, omniglot_model
-from supervised_reptile.reptile import learner_from_config
+from supervised_reptile.startup import set_threads
 
 
 class Contestant(Program):

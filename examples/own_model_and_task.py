@@ -1,6 +1,6 @@
 """Meta-train a model of your own on tasks of your own: is a point inside a circle or outside?
 
-Each task is another circle. After meta-training, 20 labelled points tell where one is.
+Each task is another circle. After meta-training, 20 labeled points are enough to locate it.
 """
 
 import keras
@@ -10,7 +10,7 @@ import supervised_reptile as sr
 
 
 def draw_task(rng, queries=100):
-    """One circle: points in the plane and labels, 20 to learn from and some to be asked about."""
+    """One circle: points in the plane and labels, 20 to learn from and some as queries."""
     center, radius = rng.uniform(-1, 1, 2), rng.uniform(0.7, 1.3)
     points = rng.uniform(-2, 2, (20 + queries, 2))
     labels = (np.linalg.norm(points - center, axis=1) < radius).astype(int)
@@ -23,10 +23,10 @@ model = keras.Sequential([keras.Input((2,)), *hidden, keras.layers.Dense(2)])
 learner = sr.Reptile(model, inner_optimizer=keras.optimizers.SGD(0.01), jit_compile=True)
 learner.fit(
     lambda rng: draw_task(rng)[:2],
+    sr.FitSettings(inner_iters=10),
     epochs=10,
     steps_per_epoch=200,
     steps_per_execution=100,
-    inner_iters=10,
     validation_tasks=draw_task,
     validation_steps=200,
     metrics=["accuracy"],

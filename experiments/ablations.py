@@ -112,7 +112,8 @@ def evaluate_port(config: str, run: Path, data_dir: str) -> None:
     import dataclasses
 
     from supervised_reptile.evaluation import Accuracy, task_accuracies
-    from supervised_reptile.main import load_data, set_threads
+    from supervised_reptile.runs.stages import load_data
+    from supervised_reptile.startup import set_threads
 
     set_threads(1, 1)
     config = Config.from_json(config)
@@ -144,6 +145,7 @@ def port_logits(path: Path, dataset, config: Config) -> dict[str, object]:
     import keras
     import numpy as np
 
+    from supervised_reptile.from_config import evaluation_spec, training_spec
     from supervised_reptile.tasks import evaluation_tasks, random_stream, training_tasks
 
     trained = keras.models.load_model(path)
@@ -170,15 +172,13 @@ def port_logits(path: Path, dataset, config: Config) -> dict[str, object]:
 
     start = [(v, v.numpy()) for v in (*weights, *optimizer.variables)]
     rng = random_stream(config.seed, "curve", 0)
-    several = config.replace(meta_batch=_WARM_UP_TASKS)
-    tasks = training_tasks(rng, dataset, several)
+    tasks = training_tasks(rng, dataset, training_spec(config), _WARM_UP_TASKS)
     for task in zip(*tasks.steps, strict=True):
         fine_tune(*task)
         restore(start)
     start += [(v, v.numpy()) for v in model.non_trainable_variables]
-    tasks = evaluation_tasks(
-        config.seed, "evaluation", dataset, "test", config, range(config.eval.eval_samples)
-    )
+    spec, positions = evaluation_spec(config), range(config.eval.eval_samples)
+    tasks = evaluation_tasks(config.seed, "evaluation", dataset, "test", spec, positions)
     logits = {MOVING: [], CONTROL: []}
     for rows, labels, queries in zip(*tasks.steps, tasks.queries, strict=True):
         fine_tune(rows, labels)

@@ -17,9 +17,9 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments import common
+from supervised_reptile.keras_api.array_tasks import evaluation_tasks_of_arrays, tasks_of_arrays
 from supervised_reptile.reptile import FOMAML, MAML, MetaLearner, Reptile
 from supervised_reptile.runs.files import write_table
-from supervised_reptile.tasks import evaluation_tasks_of_arrays, tasks_of_arrays
 
 Function = Callable[[np.ndarray], np.ndarray]
 """Float inputs [tasks, points, dimensions] to values [tasks, points, 1]."""

@@ -41,9 +41,9 @@ def main(network: str, dataset: str, batches: int, data_dir: str, results: str) 
         raise ConfigError(f"--batches: must be at least 2. Received: {batches}")
     common.load_tensorflow()
     from supervised_reptile.config import Config, RunOptions
-    from supervised_reptile.main import load_data
-    from supervised_reptile.models import model_from_config
+    from supervised_reptile.from_config import model_from_config
     from supervised_reptile.pretrained import load_pretrained, model_facts, pretrained_names
+    from supervised_reptile.runs.stages import load_data
 
     if network not in pretrained_names():
         known = ", ".join(pretrained_names())
@@ -87,12 +87,12 @@ def gradient_errors(
     """
     from tqdm import tqdm
 
-    from supervised_reptile.models import (
+    from supervised_reptile.fast.network import (
         convolutions_whose_bias_has_no_effect,
-        double_precision,
         fused_for_training,
-        model_from_config,
     )
+    from supervised_reptile.from_config import model_from_config
+    from supervised_reptile.tools.double_precision import double_precision
 
     with double_precision():
         exact = model_from_config(config)
@@ -167,11 +167,14 @@ def _mini_batches(
     dataset: FewShotDataset, config: Config, count: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Images, float32 [batch, height, width, channels] in [0, 1], and labels, int32 [batch]."""
+    from supervised_reptile.from_config import training_spec
     from supervised_reptile.tasks import random_stream, training_tasks
 
+    spec, meta_batch = training_spec(config), config.meta.meta_batch
     iteration = 0
     while True:
-        tasks = training_tasks(random_stream(config.seed, "training", iteration), dataset, config)
+        rng = random_stream(config.seed, "training", iteration)
+        tasks = training_tasks(rng, dataset, spec, meta_batch)
         steps = (each.reshape(-1, each.shape[-1]) for each in tasks.steps)
         for rows, labels in zip(*steps, strict=True):
             if count == 0:

@@ -18,7 +18,7 @@ from supervised_reptile.config import Config
 from supervised_reptile.config.paper import dataset_facts
 from supervised_reptile.datasets.few_shot import FewShotDataset
 from supervised_reptile.errors import RunError, RunInterrupted
-from supervised_reptile.models import model_from_config
+from supervised_reptile.from_config import model_from_config
 from supervised_reptile.runs.checkpoints import RunDirectory
 from supervised_reptile.runs.files import write_table
 from supervised_reptile.tasks import random_stream

@@ -10,10 +10,9 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from supervised_reptile.config import Config
 from supervised_reptile.datasets.few_shot import FewShotDataset
-from supervised_reptile.reptile import MetaLearner
-from supervised_reptile.tasks import evaluation_tasks
+from supervised_reptile.meta_learner import MetaLearner
+from supervised_reptile.tasks import TaskSpec, evaluation_tasks
 
 _NORMAL_QUANTILE = 1.959964  # of 97.5 %
 
@@ -36,7 +35,7 @@ class Accuracy:
 
     @classmethod
     def of(cls, accuracies: np.ndarray) -> Accuracy:
-        """Sum up one accuracy a task, float [tasks]."""
+        """Sum up one accuracy per task, float [tasks]."""
         tasks = len(accuracies)
         spread = np.std(accuracies, ddof=1) if tasks > 1 else math.nan
         half_width = float(_NORMAL_QUANTILE * spread / math.sqrt(tasks))
@@ -48,36 +47,47 @@ class Accuracy:
 
 def evaluate(
     learner: MetaLearner,
-    examples: np.ndarray | tf.Variable,
     dataset: FewShotDataset,
     split: str,
-    config: Config,
+    spec: TaskSpec,
     *,
+    transductive: bool = False,
+    tasks: int = 10_000,
+    seed: int = 0,
+    examples: np.ndarray | tf.Variable | None = None,
     tasks_per_call: int = 32,
     progress: bool = True,
 ) -> Accuracy:
-    """Accuracy over ``eval_samples`` fresh tasks of a split (paper, Sec. 6.1).
+    """Accuracy over fresh tasks of a split (paper, Sec. 6.1).
 
-    The tasks depend on the seed, the split and the task's shape, not on the learner or on
+    The tasks depend on the seed, the split and the spec, not on the learner or on
     ``tasks_per_call``. The learner's weights, slots and step count stay as they are.
 
     Args:
         learner: The learner to evaluate.
-        examples: ``dataset.images``, or a TensorFlow variable of them.
-        dataset: Where the tasks are drawn from.
+        dataset: Data set to draw the tasks from.
         split: Name of the split, e.g. ``"test"``.
-        config: Supplies classes, shots, eval_iters, eval_batch, eval_samples, transductive,
-            replacement and seed.
+        spec: Shape of a task and its fine-tuning.
+        transductive: Whether the held-out images of a task go through the network together.
+        tasks: Number of tasks, at least 1. Default: the paper's 10,000.
+        seed: Seed of the tasks, at least 0.
+        examples: ``dataset.images`` (the default), or a TensorFlow variable of them.
         tasks_per_call: Tasks in one call of the compiled program, at least 1.
         progress: Whether to show a progress bar.
+
+    Example:
+        >>> spec = TaskSpec(classes=5, shots=1, batch=5, steps=50)
+        >>> evaluate(learner, dataset, "test", spec, tasks=200, transductive=True)
     """
     (accuracy,) = evaluate_each_way(
         learner,
-        examples,
         dataset,
         split,
-        config,
-        (config.eval.transductive,),
+        spec,
+        (transductive,),
+        tasks=tasks,
+        seed=seed,
+        examples=examples,
         tasks_per_call=tasks_per_call,
         progress=progress,
     )
@@ -86,12 +96,14 @@ def evaluate(
 
 def evaluate_each_way(
     learner: MetaLearner,
-    examples: np.ndarray | tf.Variable,
     dataset: FewShotDataset,
     split: str,
-    config: Config,
+    spec: TaskSpec,
     transductive: Sequence[bool],
     *,
+    tasks: int = 10_000,
+    seed: int = 0,
+    examples: np.ndarray | tf.Variable | None = None,
     tasks_per_call: int = 32,
     progress: bool = True,
 ) -> list[Accuracy]:
@@ -99,23 +111,26 @@ def evaluate_each_way(
 
     Args:
         learner: The learner to evaluate.
-        examples: ``dataset.images``, or a TensorFlow variable of them.
-        dataset: Where the tasks are drawn from.
+        dataset: Data set to draw the tasks from.
         split: Name of the split, e.g. ``"test"``.
-        config: As for :func:`evaluate`, less ``transductive``.
+        spec: Shape of a task and its fine-tuning.
         transductive: The settings, one or both.
+        tasks: Number of tasks, at least 1.
+        seed: Seed of the tasks, at least 0.
+        examples: As for :func:`evaluate`.
         tasks_per_call: Tasks in one call of the compiled program, at least 1.
         progress: Whether to show a progress bar.
 
     Returns:
         The accuracy of each setting.
     """
-    total, found = config.eval.eval_samples, []
-    with tqdm(total=total, desc=f"{split} tasks", unit="task", disable=not progress) as bar:
-        for first in range(0, total, tasks_per_call):
-            positions = range(first, min(first + tasks_per_call, total))
-            tasks = evaluation_tasks(config.seed, "evaluation", dataset, split, config, positions)
-            logits = learner.predict_tasks_each_way(examples, tasks, transductive)
+    examples = dataset.images if examples is None else examples
+    found = []
+    with tqdm(total=tasks, desc=f"{split} tasks", unit="task", disable=not progress) as bar:
+        for first in range(0, tasks, tasks_per_call):
+            positions = range(first, min(first + tasks_per_call, tasks))
+            drawn = evaluation_tasks(seed, "evaluation", dataset, split, spec, positions)
+            logits = learner.predict_tasks_each_way(examples, drawn, transductive)
             found.append([task_accuracies(each) for each in logits])
             bar.update(len(positions))
             means = " / ".join(f"{100 * np.mean(each):.2f} %" for each in _joined(found))
@@ -124,12 +139,12 @@ def evaluate_each_way(
 
 
 def _joined(found: list[list[np.ndarray]]) -> list[np.ndarray]:
-    """One array a setting from one list of arrays a call."""
+    """One array per setting from one list of arrays per call."""
     return [np.concatenate(each) for each in zip(*found, strict=True)]
 
 
 def task_accuracies(logits: np.ndarray) -> np.ndarray:
-    """Share of queries predicted right, a task.
+    """Share of the queries of each task that are classified correctly.
 
     Args:
         logits: float [tasks, queries, classes]; the label of query c is c.

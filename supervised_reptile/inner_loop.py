@@ -8,12 +8,13 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
+from supervised_reptile.fast.network import fused_for_training
 from supervised_reptile.fast.weights import FastWeights
-from supervised_reptile.models import fused_for_training
+from supervised_reptile.tasks import MiniBatches
 
 
 class InnerLoop:
-    r"""Runs k inner steps φ̃ ← U(φ̃; mini-batch) on one task and predicts with the result.
+    r"""Runs inner steps φ̃ ← U(φ̃; mini-batch) on one task, and predicts with the result.
 
     One step is, as in the authors' program:
 
@@ -22,13 +23,16 @@ class InnerLoop:
         g = \nabla_{\tilde\phi} \sum_{j \in \text{mini-batch}} L(f(x_j; \tilde\phi), y_j), \qquad
         \tilde\phi \leftarrow \text{optimizer}(\tilde\phi, g)
 
-    The gradient is of the **sum** of the losses over the mini-batch (when ``loss`` reduces by
-    ``"sum"``, the default of the learners), not of the mean.
+    The gradient is that of the **sum** of the losses over the mini-batch (when ``loss`` reduces
+    by ``"sum"``, the default of the learners), not of the mean.
+
+    Weights are "packed": a list of tensors in the layout of :class:`FastWeights`, one flat float32
+    vector where the optimizer allows it.
 
     Args:
         model: Keras model whose architecture is run; its variables are never written here.
-        loss: Keras loss; its reduction is honoured.
-        fast_weights: Where φ̃ and the optimizer's state are kept.
+        loss: Keras loss; its reduction is honored.
+        fast_weights: Holds φ̃ and the optimizer's state.
         weight_decay: r in (0, 1]; 1 means no decay.
         input_scale: Factor from stored examples (e.g. uint8) to the model's float32 input.
     """
@@ -50,32 +54,43 @@ class InnerLoop:
         self.fast_weights = fast_weights
 
     def twin(self) -> InnerLoop:
-        """The same loop on another working copy of the weights, to run beside this one."""
+        """The same loop on another working copy of the weights, to run next to this one."""
         other = copy.copy(self)
         other.fast_weights = self.fast_weights.twin()
         return other
 
     def twice_differentiable(self) -> InnerLoop:
-        """The same loop in stock operations, whose gradients have right gradients themselves.
+        """The same loop in stock operations, whose gradients can be differentiated again.
 
-        Those that TensorFlow 2.21 gives the gradient of its fused batch normalization are wrong,
-        and it does not say so.
+        TensorFlow 2.21 silently gives wrong second derivatives of its fused batch normalization.
         """
         other = copy.copy(self)
         other._model = self._stock_model
         return other
 
-    def run(self, examples: tf.Tensor, indices: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        """Take one step a mini-batch.
+    def start_from(self, phi: Sequence[tf.Tensor]) -> None:
+        """φ̃ ← φ. The optimizer's slots and step count stay as they are.
+
+        Args:
+            phi: Packed weights.
+        """
+        self.fast_weights.load(phi)
+
+    def weights(self) -> list[tf.Tensor]:
+        """The current φ̃, packed."""
+        return self.fast_weights.values()
+
+    def run(self, examples: tf.Tensor, batches: MiniBatches) -> tf.Tensor:
+        """Take one step for each mini-batch.
 
         Args:
             examples: All stored examples, [num_examples, ...].
-            indices: int32 [steps, batch], rows of ``examples``.
-            labels: What the loss compares with, e.g. int32 [steps, batch].
+            batches: Rows int32 [steps, batch] of ``examples`` and labels [steps, batch, ...].
 
         Returns:
-            float32 scalar, the loss of each step (before it was taken) summed over the steps.
+            float32 scalar, the loss before each step, summed over the steps.
         """
+        indices, labels = batches
 
         def step(k: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             return k + 1, total + self._step(examples, indices[k], labels[k])
@@ -94,59 +109,53 @@ class InnerLoop:
     def _step(self, examples: tf.Tensor, rows: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         if self._weight_decay != 1.0:
             self.fast_weights.decay(self._weight_decay)
-        weights = self.fast_weights.values()
-        loss, gradients = self.loss_and_gradients(weights, examples, rows, labels)
+        loss, gradients = self.loss_and_gradients(self.weights(), examples, rows, labels)
         self.fast_weights.apply_gradients(gradients)
         return loss
 
     def loss(
-        self,
-        packed: Sequence[tf.Tensor],
-        examples: tf.Tensor,
-        rows: tf.Tensor,
-        labels: tf.Tensor,
+        self, weights: Sequence[tf.Tensor], examples: tf.Tensor, rows: tf.Tensor, labels: tf.Tensor
     ) -> tf.Tensor:
         """Loss of one mini-batch at given weights, float32 scalar.
 
         Args:
-            packed: The weights, in packed layout.
+            weights: Packed weights.
             examples: All stored examples, [num_examples, ...].
             rows: int32 [batch], rows of ``examples``.
             labels: What the loss compares with, [batch, ...].
         """
-        return self._loss(labels, self._logits(packed, self._inputs(examples, rows)))
+        return self._loss(labels, self._outputs(weights, self._inputs(examples, rows)))
 
     def loss_and_gradients(
-        self,
-        packed: Sequence[tf.Tensor],
-        examples: tf.Tensor,
-        rows: tf.Tensor,
-        labels: tf.Tensor,
+        self, weights: Sequence[tf.Tensor], examples: tf.Tensor, rows: tf.Tensor, labels: tf.Tensor
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """As :meth:`loss`, and its gradient with respect to the weights, in packed layout."""
+        """The :meth:`loss` of one mini-batch, and its gradient with respect to the weights."""
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(packed)
-            loss = self.loss(packed, examples, rows, labels)
+            tape.watch(weights)
+            loss = self.loss(weights, examples, rows, labels)
         # A weight without effect, see fused_for_training, has gradient 0 and still decays.
-        return loss, tape.gradient(loss, packed, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        return loss, tape.gradient(
+            loss, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
 
-    def predict(self, examples: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
+    def predict(self, examples: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
         """Outputs of the network with the current φ̃ for one batch.
 
         Args:
             examples: All stored examples, [num_examples, ...].
-            indices: int32 [batch], rows of ``examples``; they share their batch statistics.
+            rows: int32 [batch], rows of ``examples``; they share their batch statistics.
 
         Returns:
             float32 [batch, outputs].
         """
-        return self._logits(self.fast_weights.values(), self._inputs(examples, indices))
+        return self._outputs(self.weights(), self._inputs(examples, rows))
 
     def _inputs(self, examples: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
         x = tf.cast(tf.gather(examples, rows), tf.float32)
         return x if self._input_scale == 1.0 else x * self._input_scale
 
-    def _logits(self, packed: Sequence[tf.Tensor], x: tf.Tensor) -> tf.Tensor:
-        weights = self.fast_weights.unpack(packed)
-        outputs, _ = self._model.stateless_call(weights, self._model.non_trainable_variables, x)
+    def _outputs(self, weights: Sequence[tf.Tensor], x: tf.Tensor) -> tf.Tensor:
+        outputs, _ = self._model.stateless_call(
+            self.fast_weights.unpack(weights), self._model.non_trainable_variables, x
+        )
         return outputs

@@ -1,31 +1,19 @@
-"""One run from configuration to record: load, train or restore, evaluate, write down."""
+"""One run from configuration to record: what ``run_omniglot.py`` and ``run_miniimagenet.py`` do."""
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
-import signal
-import time
-import warnings
-from collections.abc import Sequence
-from pathlib import Path
-
-import tensorflow as tf
-
-from supervised_reptile.classifier_start import start_from_classifier
-from supervised_reptile.config import Config, RunOptions, check_task
-from supervised_reptile.config.paper import DatasetFacts, dataset_facts
-from supervised_reptile.datasets import FewShotDataset, load_dataset
-from supervised_reptile.errors import RunInterrupted
-from supervised_reptile.evaluation import Accuracy, evaluate_each_way
-from supervised_reptile.models import model_from_config
-from supervised_reptile.pretrained import load_pretrained, model_facts, pretrained_names
-from supervised_reptile.reptile import learner_from_config
-from supervised_reptile.runs.record import is_record_of, training_environments, write_record
+from supervised_reptile.config import Config, RunOptions
+from supervised_reptile.evaluation import Accuracy
+from supervised_reptile.from_config import learner_from_config, model_from_config
+from supervised_reptile.runs.stages import (
+    evaluate_and_record,
+    load_data,
+    record_path,
+    restore,
+    train,
+)
 from supervised_reptile.runs.trainer import Trainer
-
-# Each is a part of the graph of its own: many would take long to trace.
-_MOST_LANES = 8
+from supervised_reptile.startup import set_threads
 
 
 def run(config: Config, options: RunOptions) -> dict[str, Accuracy]:
@@ -33,8 +21,8 @@ def run(config: Config, options: RunOptions) -> dict[str, Accuracy]:
 
     Leaves in ``options.checkpoint``: ``config.json``, checkpoints, ``curve.csv``, TensorBoard
     logs, ``model.keras`` (with the optimizer's state) and ``results.json`` (or, with
-    ``options.pretrained``, a results file named for the evaluation, so that several evaluations
-    of one training stand side by side).
+    ``options.pretrained``, a record named after the evaluation, so that several evaluations of one
+    training stand side by side).
 
     Args:
         config: What to compute.
@@ -44,39 +32,25 @@ def run(config: Config, options: RunOptions) -> dict[str, Accuracy]:
         Accuracy of each split.
 
     Raises:
-        RunError: See ``training.Trainer``.
+        RunError: See ``runs.trainer.Trainer``.
         RunInterrupted: A signal stopped the training; it is saved.
         DatasetNotFoundError: The data set is not there.
         ConfigError: It is too small for the task.
     """
+    print(config.table(), flush=True)
     trainer = open_run(config, options)
-    trained_with, path = None, trainer.directory / "results.json"
+    trained_with = None
     if options.pretrained:
-        trained_with = _restore(trainer)
-        path = _free_record(trainer.directory / evaluation_record(config), config)
+        trained_with = restore(trainer)
     else:
         train(trainer, options)
+    path = record_path(trainer, options)
     (accuracies,) = evaluate_and_record(trainer, [(config, path)], options, trained_with)
     return accuracies
 
 
-def _restore(trainer: Trainer) -> Config:
-    """Load the run's checkpoint, or the network of that name that comes with the package."""
-    name = str(trainer.directory)
-    if trainer.has_checkpoint or name not in pretrained_names():
-        return trainer.restore_for_evaluation()
-    facts = model_facts(name)
-    trained = Config.from_dict(facts["training"])
-    trainer.take_over_for_evaluation(
-        load_pretrained(name), trained, facts["iterations"], facts["training_seconds"]
-    )
-    trainer.directory.mkdir(parents=True, exist_ok=True)  # for the record
-    print(f"evaluating {name}, which comes with the package")
-    return trained
-
-
 def open_run(config: Config, options: RunOptions) -> Trainer:
-    """Print the configuration, load the data and make a learner with its trainer.
+    """Load the data, build the model and the learner, and open the run's directory.
 
     Args:
         config: What to compute.
@@ -85,176 +59,12 @@ def open_run(config: Config, options: RunOptions) -> Trainer:
     Raises:
         RunError: The directory of checkpoints cannot be used.
         DatasetNotFoundError: The data set is not there.
+        ConfigError: It is too small for the task.
     """
-    intra_op, inter_op = options.threads(config.task.dataset)
-    set_threads(intra_op, inter_op)
-    print(config.table(), flush=True)
+    set_threads(*options.threads(config.task.dataset))
     dataset = load_data(config, options)
-    check_task(config.task, _facts_of_loaded(dataset))
+    model = model_from_config(config)
     learner = learner_from_config(
-        config,
-        model_from_config(config),
-        input_scale=dataset.pixel_scale,
-        lanes=min(inter_op, _MOST_LANES),  # independent tasks side by side
+        config, model, input_scale=dataset.pixel_scale, lanes=options.lanes(config.task.dataset)
     )
     return Trainer(learner, dataset, config, options)
-
-
-def load_data(config: Config, options: RunOptions) -> FewShotDataset:
-    """The data set of a configuration, with its split, at its size.
-
-    Args:
-        config: Supplies dataset, seed, image_size and resize.
-        options: Supplies ``data_dir`` and ``progress``.
-
-    Raises:
-        DatasetNotFoundError: The data set is not there.
-    """
-    return load_dataset(
-        config.task.dataset,
-        data_dir=options.data_dir,
-        seed=config.seed,
-        image_size=config.model.image_size,
-        resize=config.model.resize,
-        progress=options.progress,
-    )
-
-
-def train(trainer: Trainer, options: RunOptions) -> None:
-    """Train to the end, or go on to it, and save the network with its optimizer's state.
-
-    With ``pretrain`` a run that starts does so from a classifier, which is trained first unless
-    its directory holds it.
-
-    Args:
-        trainer: As :func:`open_run` makes it.
-        options: Supplies ``pretraining_dir``, ``resume`` and ``progress``.
-
-    Raises:
-        RunError: See ``training.Trainer`` and ``pretraining``.
-        RunInterrupted: A signal stopped the training; it is saved.
-    """
-    trainer.prepare()
-    if trainer.config.model.pretrain and not trainer.has_checkpoint:
-        shared = options.pretraining_dir
-        start_from_classifier(
-            trainer.learner.model,
-            trainer.dataset,
-            trainer.config,
-            Path(shared or trainer.directory / "pretraining"),
-            anew=not options.resume and not shared,
-            progress=options.progress,
-        )
-        trainer.save()
-    trainer.train()
-    trainer.learner.compiled_model().save(trainer.directory / "model.keras")
-
-
-def evaluate_and_record(
-    trainer: Trainer,
-    evaluations: Sequence[tuple[Config, Path]],
-    options: RunOptions,
-    trained_with: Config | None = None,
-) -> list[dict[str, Accuracy]]:
-    """Evaluate what is trained on every split, and write a record of each evaluation.
-
-    Args:
-        trainer: With trained or restored weights.
-        evaluations: Configuration and record of each. They may differ in ``transductive`` alone:
-            one fine-tuning of each task serves them all.
-        options: Supplies ``eval_tasks_per_batch`` and ``progress``.
-        trained_with: Configuration of the training where it is not that of the evaluation.
-
-    Returns:
-        Accuracy of each split, an evaluation.
-
-    Raises:
-        RunInterrupted: Ctrl-C was pressed.
-    """
-    settings = [config.eval.transductive for config, _ in evaluations]
-    started, found = time.perf_counter(), {}
-    try:
-        for split in trainer.dataset.splits:
-            found[split] = evaluate_each_way(
-                trainer.learner,
-                trainer.dataset.images,
-                trainer.dataset,
-                split,
-                evaluations[0][0],
-                settings,
-                tasks_per_call=options.eval_tasks_per_batch,
-                progress=options.progress,
-            )
-            for accuracy, transductive in zip(found[split], settings, strict=True):
-                which = f", {setting_name(transductive)}" if len(settings) > 1 else ""
-                print(f"{split} accuracy{which}: {accuracy}", flush=True)
-    except KeyboardInterrupt:
-        raise RunInterrupted(
-            "the training is complete and saved; the same command evaluates it", signal.SIGINT
-        ) from None
-    seconds = time.perf_counter() - started
-    results = [{split: each[i] for split, each in found.items()} for i in range(len(settings))]
-    trained_on = training_environments(trainer.directory)
-    for (config, path), accuracies in zip(evaluations, results, strict=True):
-        write_record(
-            path,
-            config,
-            accuracies,
-            iterations=trainer.iteration,
-            training_seconds=trainer.seconds,
-            evaluation_seconds=seconds,
-            trained_with=trained_with,
-            trained_on=trained_on,
-        )
-        print(f"record: {path}")
-    return results
-
-
-def _facts_of_loaded(dataset: FewShotDataset) -> DatasetFacts:
-    """What only loading tells of a data set: its sizes."""
-    return dataclasses.replace(
-        dataset_facts(dataset.name),
-        example="images of its smallest class",
-        examples=int(min(dataset.class_sizes(split).min() for split in dataset.splits)),
-        splits={split: len(ids) for split, ids in dataset.splits.items()},
-    )
-
-
-def set_threads(intra_op: int, inter_op: int) -> None:
-    """Set TensorFlow's thread pools; must come before TensorFlow's first operation.
-
-    Where TensorFlow runs already, in a notebook say, its pools stay as they are, with a warning.
-
-    Args:
-        intra_op: Threads inside one operation, at least 1.
-        inter_op: Operations run at once, at least 1.
-    """
-    try:
-        tf.config.threading.set_intra_op_parallelism_threads(intra_op)
-        tf.config.threading.set_inter_op_parallelism_threads(inter_op)
-    except RuntimeError:
-        warnings.warn(
-            "TensorFlow runs already: intra_op_threads and inter_op_threads have no effect on it",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-
-
-def evaluation_record(config: Config) -> str:
-    """File name of the record of an evaluation other than the training's own."""
-    task = config.task
-    return (
-        f"results-{task.shots}shot-{task.classes}way-{setting_name(config.eval.transductive)}.json"
-    )
-
-
-def _free_record(path: Path, config: Config) -> Path:
-    """The path or, where another evaluation's record is, the first of its kind that is free."""
-    numbered = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
-    candidates = itertools.chain([path], numbered)
-    return next(p for p in candidates if not p.exists() or is_record_of(p, config))
-
-
-def setting_name(transductive: bool) -> str:
-    """How the held-out images of a task are classified: together or one by one."""
-    return "transductive" if transductive else "non-transductive"

@@ -1,4 +1,4 @@
-"""TensorFlow's start-up chatter, kept off the terminal."""
+"""Starting TensorFlow: without its notes on the terminal, with so many threads."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 import tempfile
+import warnings
 
 
 def import_tensorflow() -> None:
@@ -32,3 +33,25 @@ def import_tensorflow() -> None:
         finally:
             os.dup2(terminal, 2)
             os.close(terminal)
+
+
+def set_threads(intra_op: int, inter_op: int) -> None:
+    """Set TensorFlow's thread pools; must come before TensorFlow's first operation.
+
+    Where TensorFlow runs already, in a notebook say, its pools stay as they are, with a warning.
+
+    Args:
+        intra_op: Threads inside one operation, at least 1.
+        inter_op: Operations run at once, at least 1.
+    """
+    import tensorflow as tf
+
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(intra_op)
+        tf.config.threading.set_inter_op_parallelism_threads(inter_op)
+    except RuntimeError:
+        warnings.warn(
+            "TensorFlow runs already: intra_op_threads and inter_op_threads have no effect on it",
+            RuntimeWarning,
+            stacklevel=2,
+        )

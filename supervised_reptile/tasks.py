@@ -1,47 +1,113 @@
-"""How few-shot tasks and their mini-batches are drawn; nothing else in the package knows.
+"""How few-shot tasks and their mini-batches are drawn.
 
-Everything here is NumPy index arithmetic on a seeded generator: a task is an array of rows into
-``FewShotDataset.images``, and the images themselves are gathered inside the compiled learner.
+Everything here is NumPy index arithmetic on a seeded generator: a task is an array of rows of
+``FewShotDataset.images``, and the compiled learner gathers the images themselves.
 """
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from supervised_reptile.config import Config
 from supervised_reptile.datasets.few_shot import FewShotDataset
 
-# Independent streams of random numbers of one seed. The numbers are part of what makes a run
-# repeatable: do not renumber.
+# Independent random streams of one seed. The numbers are part of what makes a run repeatable:
+# do not renumber.
 _STREAMS = {"training": 0, "curve": 1, "evaluation": 2, "pretraining": 3}
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskSpec:
+    """The shape of a task: N classes, K examples of each, and the mini-batches to learn from.
+
+    Attributes:
+        classes: N ("way"), at least 1.
+        shots: K, labeled examples per class, at least 1.
+        batch: Examples in a mini-batch, at least 1.
+        steps: Number of mini-batches, one per optimizer step: k in training, at least 0.
+        replacement: Whether each mini-batch is a fresh draw, see :func:`mini_batches`.
+        tail: Examples per class that only the last training step sees (``foml_tail``, the separate
+            tail of the paper's Sec. 6.3), less than ``shots``; 0 for the shared tail.
+    """
+
+    classes: int
+    shots: int
+    batch: int
+    steps: int
+    replacement: bool = False
+    tail: int = 0
 
 
 class MiniBatches(NamedTuple):
     """Rows of the examples and their labels, step by step.
 
     Attributes:
-        indices: int32 [tasks, steps, batch].
-        labels: int32 [tasks, steps, batch], in 0 … classes − 1; for regression the target
-            values, float32 [tasks, steps, batch, ...].
+        indices: int32 [tasks, steps, batch]; of a single task [steps, batch].
+        labels: int32 of that shape, in 0 … classes − 1; for regression the target values,
+            float32 [tasks, steps, batch, ...].
     """
 
     indices: np.ndarray
     labels: np.ndarray
 
+    def map(self, function: Callable) -> MiniBatches:
+        """The mini-batches with ``function`` applied to both arrays."""
+        return MiniBatches(function(self.indices), function(self.labels))
+
+    def map_rows(self, function: Callable) -> MiniBatches:
+        """The same mini-batches with ``function`` applied to their rows of the examples."""
+        return MiniBatches(function(self.indices), self.labels)
+
+    @staticmethod
+    def concatenate(parts: Sequence[MiniBatches]) -> MiniBatches:
+        """The tasks of several, one after another."""
+        indices, labels = zip(*parts, strict=True)
+        return MiniBatches(np.concatenate(indices), np.concatenate(labels))
+
 
 class TrainingTasks(NamedTuple):
-    """The tasks of one meta-iteration.
+    """The tasks of a meta-batch, or one of them.
 
     Attributes:
         steps: Mini-batches of the inner steps; with a separate tail, of all but the last one.
-        last: The separate tail (paper, Sec. 6.3), mini-batch [tasks, 1, batch] of the last inner
-            step, which may be of another size; else ``None``.
+        last: The separate tail (paper, Sec. 6.3): the mini-batch [tasks, 1, batch] of the last
+            inner step, which may be of another size. ``None`` for the shared tail.
     """
 
     steps: MiniBatches
     last: MiniBatches | None = None
+
+    @property
+    def parts(self) -> list[MiniBatches]:
+        """All mini-batches in order: ``steps`` and, where there is one, ``last``."""
+        return [self.steps] if self.last is None else [self.steps, self.last]
+
+    def first_and_last(self) -> tuple[MiniBatches, MiniBatches]:
+        """Of a single task: the mini-batches of steps 1 … k − 1, and that of step k."""
+        if self.last is not None:
+            return self.steps, self.last
+        return self.steps.map(lambda x: x[:-1]), self.steps.map(lambda x: x[-1:])
+
+    def map(self, function: Callable) -> TrainingTasks:
+        """The tasks with ``function`` applied to every array."""
+        return TrainingTasks(*(part.map(function) for part in self.parts))
+
+    def rows(self) -> np.ndarray:
+        """Every row of the examples that the tasks use, int32 [uses]."""
+        return np.concatenate([part.indices.ravel() for part in self.parts])
+
+    def map_rows(self, function: Callable) -> TrainingTasks:
+        """The same tasks with ``function`` applied to their rows of the examples."""
+        return TrainingTasks(*(part.map_rows(function) for part in self.parts))
+
+    @staticmethod
+    def concatenate(parts: Sequence[TrainingTasks]) -> TrainingTasks:
+        """The tasks of several, one after another."""
+        by_part = zip(*(each.parts for each in parts), strict=True)
+        return TrainingTasks(*map(MiniBatches.concatenate, by_part))
 
 
 class EvaluationTasks(NamedTuple):
@@ -49,28 +115,53 @@ class EvaluationTasks(NamedTuple):
 
     Attributes:
         steps: The mini-batches to fine-tune on.
-        support: int32 [tasks, examples], the training examples (classes · shots), each once.
-        queries: int32 [tasks, queries], the held-out examples: of a classification one a class,
-            where the label of ``queries[t, c]`` is ``c``.
+        support: int32 [tasks, examples], the labeled examples (classes · shots), each once.
+        queries: int32 [tasks, queries], the held-out examples. In classification there is one per
+            class, and the label of ``queries[t, c]`` is ``c``.
     """
 
     steps: MiniBatches
     support: np.ndarray
     queries: np.ndarray
 
+    def map(self, function: Callable) -> EvaluationTasks:
+        """The tasks with ``function`` applied to every array."""
+        return EvaluationTasks(
+            self.steps.map(function), function(self.support), function(self.queries)
+        )
+
+    def rows(self) -> np.ndarray:
+        """Every row of the examples that the tasks use, int32 [uses]."""
+        arrays = (self.steps.indices, self.support, self.queries)
+        return np.concatenate([array.ravel() for array in arrays])
+
+    def map_rows(self, function: Callable) -> EvaluationTasks:
+        """The same tasks with ``function`` applied to their rows of the examples."""
+        return EvaluationTasks(
+            self.steps.map_rows(function), function(self.support), function(self.queries)
+        )
+
+    @staticmethod
+    def concatenate(parts: Sequence[EvaluationTasks]) -> EvaluationTasks:
+        """The tasks of several, one after another."""
+        steps, support, queries = zip(*parts, strict=True)
+        return EvaluationTasks(
+            MiniBatches.concatenate(steps), np.concatenate(support), np.concatenate(queries)
+        )
+
 
 def random_stream(seed: int, stream: str, *position: int) -> np.random.Generator:
-    """Generator for one place in a run, e.g. one meta-iteration.
+    """The generator for one place in a run, for example one meta-iteration.
 
-    Tasks depend on (seed, stream, position) alone and not on what was drawn before, so the state
-    of the random numbers is the iteration count, and a run resumed from a checkpoint draws what
+    Tasks depend on (seed, stream, position) alone and not on earlier draws. The iteration count is
+    therefore the whole state of the random numbers, and a run resumed from a checkpoint draws what
     the uninterrupted run would have drawn.
 
     Args:
         seed: Seed of the run, at least 0.
         stream: ``"training"``, ``"curve"`` (evaluations during training), ``"evaluation"`` or
             ``"pretraining"``.
-        *position: Where in the stream, e.g. the meta-iteration; each at least 0.
+        *position: Where in the stream, for example the meta-iteration; each at least 0.
     """
     return np.random.default_rng([seed, _STREAMS[stream], *position])
 
@@ -82,7 +173,7 @@ def sample_task(
 
     Args:
         rng: Random generator; advanced.
-        dataset: Where from.
+        dataset: Data set to draw from.
         split: Name of the split.
         classes: Number of classes N; the label of a class is its place in the draw, 0 … N − 1.
         examples: Number of images of each class.
@@ -107,17 +198,17 @@ def mini_batches(
 ) -> np.ndarray:
     """Deal the examples of a task out in mini-batches.
 
-    Without replacement (the paper's way) the examples are shuffled and dealt out, and shuffled
-    again when they run out: a mini-batch may straddle two passes (25 examples, batch 15: the
-    second mini-batch is 10 of the first pass and 5 of the second), and may then hold an example
-    twice. With replacement every mini-batch is a fresh draw of distinct examples.
+    Without replacement (the paper's way) the examples are shuffled, dealt out, and shuffled again
+    when they run out. A mini-batch may straddle two passes (25 examples, batch 15: the second
+    mini-batch is 10 of the first pass and 5 of the second) and may then hold an example twice.
+    With replacement every mini-batch is a fresh draw of distinct examples.
 
     Args:
         rng: Random generator; advanced.
         num_examples: Number of examples of the task, at least 1.
         batch: Size of a mini-batch, at least 1.
         steps: Number of mini-batches, at least 0.
-        replacement: Which of the two ways.
+        replacement: Whether to draw each mini-batch afresh.
 
     Returns:
         int32 [steps, batch], each entry in 0 … num_examples − 1.
@@ -138,188 +229,66 @@ def mini_batches(
 
 
 def training_tasks(
-    rng: np.random.Generator, dataset: FewShotDataset, config: Config, split: str = "train"
+    rng: np.random.Generator,
+    dataset: FewShotDataset,
+    spec: TaskSpec,
+    count: int,
+    split: str = "train",
 ) -> TrainingTasks:
     """Draw the tasks of one meta-iteration.
 
-    With a shared tail the last mini-batch, which matters to FOMAML and MAML, is dealt like the
-    others; with a separate tail (``foml_tail`` = S) the last step sees exactly S examples of each
-    class that the other steps never see (paper Sec. 6.3).
+    With a shared tail the last mini-batch, which FOMAML and MAML single out, is dealt like the
+    others. With a separate tail (``spec.tail`` = S) the last step sees exactly S examples per
+    class, which the other steps never see (paper, Sec. 6.3).
 
     Args:
         rng: Random generator; advanced.
-        dataset: Where from.
-        config: Supplies classes, train_shots, meta_batch, inner_iters, inner_batch,
-            replacement and foml_tail.
-        split: Split to draw the classes from.
+        dataset: Data set to draw from.
+        spec: Shape of a training task.
+        count: Number of tasks, the meta-batch.
+        split: Split whose classes are drawn.
     """
-    inner, tail = config.inner, config.meta.foml_tail or 0
+    tail = spec.tail
     steps, last = [], []
-    for _ in range(config.meta.meta_batch):
-        rows = sample_task(rng, dataset, split, config.task.classes, config.task.train_shots)
+    for _ in range(count):
+        rows = sample_task(rng, dataset, split, spec.classes, spec.shots)
         images, labels = _labelled(rows[:, tail:])
-        dealt = mini_batches(
-            rng,
-            len(images),
-            inner.inner_batch,
-            inner.inner_iters - (1 if tail else 0),
-            replacement=inner.replacement,
-        )
-        steps.append((images[dealt], labels[dealt]))
+        num_steps = spec.steps - (1 if tail else 0)
+        dealt = mini_batches(rng, len(images), spec.batch, num_steps, replacement=spec.replacement)
+        steps.append(MiniBatches(images[dealt], labels[dealt]))
         if tail:
             images, labels = _labelled(rows[:, :tail])
-            last.append((images[None], labels[None]))
-    return TrainingTasks(MiniBatches(*_stack(steps)), MiniBatches(*_stack(last)) if tail else None)
+            last.append(MiniBatches(images[None], labels[None]))
+    return TrainingTasks(_stacked(steps), _stacked(last) if tail else None)
 
 
 def evaluation_tasks(
-    seed: int,
-    stream: str,
-    dataset: FewShotDataset,
-    split: str,
-    config: Config,
-    positions: range,
+    seed: int, stream: str, dataset: FewShotDataset, split: str, spec: TaskSpec, positions: range
 ) -> EvaluationTasks:
     """Draw evaluation tasks number ``positions`` of a stream.
 
-    A task is classes × (shots + 1) images; the last of each class is held out to be predicted
-    (paper Sec. 6.1). Task number i is the same however the tasks are grouped into calls.
+    A task is classes × (shots + 1) images; the last image of each class is held out as a query
+    (paper, Sec. 6.1). Task number i is the same however the tasks are grouped into calls.
 
     Args:
         seed: Seed of the evaluation.
         stream: ``"curve"`` or ``"evaluation"``.
-        dataset: Where from.
-        split: Split to draw the classes from.
-        config: Supplies classes, shots, eval_batch, eval_iters and replacement.
+        dataset: Data set to draw from.
+        split: Split whose classes are drawn.
+        spec: Shape of an evaluation task.
         positions: Numbers of the tasks.
     """
     steps, supports, queries = [], [], []
     split_number = sorted(dataset.splits).index(split)
     for position in positions:
         rng = random_stream(seed, stream, split_number, position)
-        rows = sample_task(rng, dataset, split, config.task.classes, config.task.shots + 1)
+        rows = sample_task(rng, dataset, split, spec.classes, spec.shots + 1)
         images, labels = _labelled(rows[:, :-1])
-        dealt = mini_batches(
-            rng,
-            len(images),
-            config.eval.eval_batch,
-            config.eval.eval_iters,
-            replacement=config.inner.replacement,
-        )
-        steps.append((images[dealt], labels[dealt]))
+        dealt = mini_batches(rng, len(images), spec.batch, spec.steps, replacement=spec.replacement)
+        steps.append(MiniBatches(images[dealt], labels[dealt]))
         supports.append(images)
         queries.append(rows[:, -1])
-    return EvaluationTasks(MiniBatches(*_stack(steps)), np.stack(supports), np.stack(queries))
-
-
-def tasks_of_arrays(
-    rng: np.random.Generator,
-    inputs: np.ndarray,
-    targets: np.ndarray,
-    *,
-    batch: int,
-    steps: int,
-    replacement: bool = False,
-    tail: tuple[np.ndarray, np.ndarray] | None = None,
-) -> tuple[np.ndarray, TrainingTasks]:
-    """Training tasks from your own arrays, for classification or regression.
-
-    Args:
-        rng: Random generator; advanced.
-        inputs: [tasks, examples, ...], the inputs of each task.
-        targets: [tasks, examples, ...], what the loss compares with: int labels or float values.
-        batch: Size of a mini-batch, at least 1.
-        steps: Number of inner steps k, at least 1.
-        replacement: As for :func:`mini_batches`.
-        tail: Inputs and targets of each task that the last of the steps sees, all of them, and
-            the others do not (paper Sec. 6.3). Default: the last step is like the others.
-
-    Returns:
-        The table of examples [tasks · examples, ...] and the tasks on it, both for
-        ``MetaLearner.train_step`` or ``train_steps``.
-
-    Raises:
-        ValueError: The arrays disagree in their first two dimensions.
-
-    Example:
-        >>> x = rng.uniform(-1, 1, (3, 20, 1)).astype("float32")  # 3 tasks of 20 points
-        >>> examples, tasks = tasks_of_arrays(rng, x, 2 * x, batch=5, steps=4)
-        >>> learner.train_step(examples, tasks, meta_step=0.1)
-    """
-    if tail is None:
-        table, (rows,) = _table(inputs, targets)
-        return table, TrainingTasks(_dealt(rng, rows, targets, batch, steps, replacement))
-    table, (rows, tail_rows) = _table(inputs, targets, tail[0])
-    if tail[0].shape[:2] != tail[1].shape[:2]:
-        raise ValueError(
-            "tail must be inputs and as many targets, each [tasks, examples, ...]. "
-            f"Received: shapes {[a.shape for a in tail]}"
-        )
-    last = MiniBatches(tail_rows[:, None], tail[1][:, None])
-    return table, TrainingTasks(_dealt(rng, rows, targets, batch, steps - 1, replacement), last)
-
-
-def evaluation_tasks_of_arrays(
-    rng: np.random.Generator,
-    inputs: np.ndarray,
-    targets: np.ndarray,
-    queries: np.ndarray,
-    *,
-    batch: int,
-    steps: int,
-    replacement: bool = False,
-) -> tuple[np.ndarray, EvaluationTasks]:
-    """Tasks to fine-tune on and predict, from your own arrays.
-
-    Args:
-        rng: Random generator; advanced.
-        inputs: [tasks, examples, ...], the inputs to fine-tune on.
-        targets: [tasks, examples, ...], their labels or values.
-        queries: [tasks, queries, ...], the inputs to predict.
-        batch: Size of a mini-batch, at least 1.
-        steps: Number of fine-tuning steps, at least 0.
-        replacement: As for :func:`mini_batches`.
-
-    Returns:
-        The table of examples and the tasks on it, for ``MetaLearner.predict_tasks`` or
-        ``predict_after_each_step``.
-
-    Raises:
-        ValueError: The arrays disagree in their number of tasks or examples.
-    """
-    table, (rows, query_rows) = _table(inputs, targets, queries)
-    fine_tuning = _dealt(rng, rows, targets, batch, steps, replacement)
-    return table, EvaluationTasks(fine_tuning, rows, query_rows)
-
-
-def _dealt(
-    rng: np.random.Generator,
-    rows: np.ndarray,
-    targets: np.ndarray,
-    batch: int,
-    steps: int,
-    replacement: bool,
-) -> MiniBatches:
-    places = [mini_batches(rng, rows.shape[1], batch, steps, replacement=replacement) for _ in rows]
-    picked = np.take_along_axis(rows[:, None], np.stack(places), axis=2)
-    return MiniBatches(picked, targets.reshape(-1, *targets.shape[2:])[picked])
-
-
-def _table(
-    inputs: np.ndarray, targets: np.ndarray, *more: np.ndarray
-) -> tuple[np.ndarray, list[np.ndarray]]:
-    """All inputs in one table, and for each array the rows of its inputs, int32 [tasks, each]."""
-    if inputs.shape[:2] != targets.shape[:2] or any(len(a) != len(inputs) for a in more):
-        raise ValueError(
-            "inputs and targets must be [tasks, examples, ...], and queries of as many tasks. "
-            f"Received: shapes {[a.shape for a in (inputs, targets, *more)]}"
-        )
-    rows, first = [], 0
-    for array in (inputs, *more):
-        count = array.shape[0] * array.shape[1]
-        rows.append(np.arange(first, first + count, dtype=np.int32).reshape(array.shape[:2]))
-        first += count
-    return np.concatenate([a.reshape(-1, *inputs.shape[2:]) for a in (inputs, *more)]), rows
+    return EvaluationTasks(_stacked(steps), np.stack(supports), np.stack(queries))
 
 
 def _permutations(rng: np.random.Generator, count: int, length: int) -> np.ndarray:
@@ -333,6 +302,6 @@ def _labelled(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return rows.ravel(), labels
 
 
-def _stack(pairs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    images, labels = zip(*pairs, strict=True)
-    return np.stack(images), np.stack(labels)
+def _stacked(tasks: Sequence[MiniBatches]) -> MiniBatches:
+    indices, labels = zip(*tasks, strict=True)
+    return MiniBatches(np.stack(indices), np.stack(labels))

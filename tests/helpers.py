@@ -5,8 +5,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from supervised_reptile import tasks
 from supervised_reptile.config import paper_config
 from supervised_reptile.datasets.few_shot import FewShotDataset
+from supervised_reptile.from_config import evaluation_spec, training_spec
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -67,3 +69,15 @@ def dense_model(size=3, classes=3, seed=0):
             keras.layers.Dense(classes, kernel_initializer=initial),
         ]
     )
+
+
+def training_tasks(rng, dataset, config, split="train"):
+    """The meta-batch of a configuration."""
+    return tasks.training_tasks(
+        rng, dataset, training_spec(config), config.meta.meta_batch, split=split
+    )
+
+
+def evaluation_tasks(seed, stream, dataset, split, config, positions):
+    """Evaluation tasks of a configuration."""
+    return tasks.evaluation_tasks(seed, stream, dataset, split, evaluation_spec(config), positions)

@@ -3,21 +3,16 @@
 import keras
 import numpy as np
 import pytest
-from helpers import readme_code, tiny_config, vector_dataset
+from helpers import readme_code, tiny_config, training_tasks, vector_dataset
 
 import supervised_reptile as sr
 from supervised_reptile.datasets import load_dataset
+from supervised_reptile.from_config import learner_from_config
 from supervised_reptile.keras_api.adapt import adapt, rehead
 from supervised_reptile.models import omniglot_model
 from supervised_reptile.pretrained import load_pretrained, pretrained_names
-from supervised_reptile.reptile import Reptile, learner_from_config
-from supervised_reptile.tasks import (
-    EvaluationTasks,
-    MiniBatches,
-    mini_batches,
-    random_stream,
-    training_tasks,
-)
+from supervised_reptile.reptile import Reptile
+from supervised_reptile.tasks import EvaluationTasks, MiniBatches, mini_batches, random_stream
 
 IMAGES = np.random.default_rng(5).random((6, 28, 28, 1), dtype=np.float32)
 LABELS = np.array([0, 1, 2, 0, 1, 2])

@@ -310,26 +310,6 @@ def test_task_of_a_data_set_whose_size_is_known_once_loaded():
         check_task(TaskConfig("folder:flowers", 21, 5, 0), loaded)
 
 
-def test_meta_step_anneals_linearly():
-    meta = paper_config("omniglot", meta_step=0.5, meta_step_final=0.1, meta_iters=10).meta
-    assert meta.meta_step_at(0) == 0.5
-    assert meta.meta_step_at(5) == pytest.approx(0.3)
-    assert meta.meta_step_at(9) == pytest.approx(0.9 * 0.1 + 0.1 * 0.5)
-    assert meta.meta_step_at(10) == 0.1
-
-
-@given(st.floats(0, 10), st.floats(0, 10), st.integers(1, 10**6), st.floats(0, 1))
-def test_meta_step_stays_between_its_ends(start, final, iters, where):
-    meta = dataclasses.replace(
-        paper_config("omniglot").meta, meta_step=start, meta_step_final=final, meta_iters=iters
-    )
-    assert meta.meta_step_at(0) == start
-    assert meta.meta_step_at(iters) == final
-    low, high = sorted((start, final))
-    step = meta.meta_step_at(int(where * iters))
-    assert low - 1e-12 <= step <= high + 1e-12
-
-
 @st.composite
 def configs(draw):
     fraction = st.floats(0, 1, exclude_max=True)

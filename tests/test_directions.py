@@ -4,18 +4,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import dense_model, tiny_config, vector_dataset
+from helpers import dense_model, evaluation_tasks, tiny_config, training_tasks, vector_dataset
 from numpy_reference import DenseNet, Sgd, inner_steps
 
+from supervised_reptile.from_config import learner_from_config
+from supervised_reptile.keras_api.array_tasks import evaluation_tasks_of_arrays, tasks_of_arrays
 from supervised_reptile.models import omniglot_model
-from supervised_reptile.reptile import FOMAML, MAML, Reptile, learner_from_config
-from supervised_reptile.tasks import (
-    evaluation_tasks,
-    evaluation_tasks_of_arrays,
-    random_stream,
-    tasks_of_arrays,
-    training_tasks,
-)
+from supervised_reptile.reptile import FOMAML, MAML, GradientCombination, Reptile
+from supervised_reptile.tasks import random_stream
 
 ALPHA = 0.02
 
@@ -72,13 +68,13 @@ def test_reptile_and_fomaml_are_combinations(weights):
     kind = Reptile if weights[0] else FOMAML
     tasks, examples = drawn(config, dataset), tf.constant(dataset.images)
     named = moved_by(kind(dense_model()), examples, tasks)
-    combined = moved_by(Reptile(dense_model(), step_weights=weights), examples, tasks)
+    combined = moved_by(GradientCombination(dense_model(), step_weights=weights), examples, tasks)
     np.testing.assert_array_equal(named, combined)
 
 
 def test_weights_of_zero_stand_still():
     dataset, config = vector_dataset(), tiny_config()
-    learner = Reptile(dense_model(), step_weights=(0, 0, 0, 0))
+    learner = GradientCombination(dense_model(), step_weights=(0, 0, 0, 0))
     assert not moved_by(learner, tf.constant(dataset.images), drawn(config, dataset)).any()
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from helpers import readme_code, tiny_config, vector_dataset
+from helpers import readme_code, tiny_config, training_tasks, vector_dataset
 
+from supervised_reptile.from_config import learner_from_config
 from supervised_reptile.models import omniglot_model
-from supervised_reptile.reptile import learner_from_config
-from supervised_reptile.tasks import EvaluationTasks, MiniBatches, random_stream, training_tasks
+from supervised_reptile.tasks import EvaluationTasks, MiniBatches, random_stream
 
 RECIPE = readme_code("elsewhere")
 LINUX_PC = (platform.system(), platform.machine()) == ("Linux", "x86_64")

@@ -5,13 +5,12 @@ import math
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import dense_model, tiny_config, vector_dataset
+from helpers import dense_model, evaluation_tasks, tiny_config, vector_dataset
 from scipy import stats
 
 from supervised_reptile.evaluation import Accuracy, evaluate, evaluate_each_way, task_accuracies
+from supervised_reptile.from_config import evaluation_spec, learner_from_config
 from supervised_reptile.models import omniglot_model
-from supervised_reptile.reptile import learner_from_config
-from supervised_reptile.tasks import evaluation_tasks
 
 
 def test_task_accuracies_by_hand():
@@ -88,12 +87,16 @@ def chance(queries):
 
 def evaluated(learner, split="test", tasks_per_call=4, **overrides):
     dataset = vector_dataset(size=1)
+    config = tiny_config(**overrides)
     return evaluate(
         learner,
-        tf.constant(dataset.images),
         dataset,
         split,
-        tiny_config(**overrides),
+        evaluation_spec(config),
+        transductive=config.eval.transductive,
+        tasks=config.eval.eval_samples,
+        seed=config.seed,
+        examples=tf.constant(dataset.images),
         tasks_per_call=tasks_per_call,
         progress=False,
     )
@@ -152,12 +155,12 @@ def test_the_mode_reaches_the_learner(transductive):
 
 
 def test_a_real_learner_gives_the_same_accuracy_in_any_grouping_and_again():
-    config = tiny_config(eval_samples=11, learning_rate=0.05)
-    dataset = vector_dataset()
-    examples = tf.constant(dataset.images)
+    config = tiny_config(learning_rate=0.05)
+    dataset, spec = vector_dataset(), evaluation_spec(config)
+    rest = {"examples": tf.constant(dataset.images), "tasks": 11, "progress": False}
     learner = learner_from_config(config, dense_model())
     found = [
-        evaluate(learner, examples, dataset, "train", config, tasks_per_call=size, progress=False)
+        evaluate(learner, dataset, "train", spec, **rest, tasks_per_call=size)
         for size in (11, 4, 11)
     ]
     assert found[0] == found[1] == found[2]
@@ -165,18 +168,17 @@ def test_a_real_learner_gives_the_same_accuracy_in_any_grouping_and_again():
 
 
 def test_both_settings_from_one_fine_tuning_are_what_each_gives_alone():
-    config = tiny_config(eval_samples=9, learning_rate=0.05)
+    config = tiny_config(learning_rate=0.05)
     dataset = vector_dataset(size=28)
     examples = tf.constant(dataset.images)
     learner = learner_from_config(config, omniglot_model(3, filters=4, seed=1))
 
-    def alone(transductive):
-        one = config.replace(transductive=transductive)
-        return evaluate(learner, examples, dataset, "train", one, progress=False)
+    spec, rest = evaluation_spec(config), {"tasks": 9, "examples": examples, "progress": False}
 
-    both = evaluate_each_way(
-        learner, examples, dataset, "train", config, (False, True), progress=False
-    )
+    def alone(transductive):
+        return evaluate(learner, dataset, "train", spec, transductive=transductive, **rest)
+
+    both = evaluate_each_way(learner, dataset, "train", spec, (False, True), **rest)
     assert both == [alone(False), alone(True)]
     tasks = evaluation_tasks(3, "evaluation", dataset, "train", config, range(4))
     logits = learner.predict_tasks_each_way(examples, tasks, (False, True))

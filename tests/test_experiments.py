@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from helpers import vector_dataset
+from helpers import evaluation_tasks, training_tasks, vector_dataset
 
 from experiments import (
     ablations,
@@ -29,11 +29,12 @@ from experiments import (
 )
 from supervised_reptile.config import paper_config
 from supervised_reptile.errors import ConfigError, RunError
-from supervised_reptile.reptile import learner_from_config
-from supervised_reptile.tasks import evaluation_tasks, training_tasks
+from supervised_reptile.from_config import learner_from_config
 
 ROOT = Path(__file__).resolve().parents[1]
 run_module = importlib.import_module("supervised_reptile.main")
+stages = importlib.import_module("supervised_reptile.runs.stages")
+startup = importlib.import_module("supervised_reptile.startup")
 
 
 def read(folder, name):
@@ -235,8 +236,9 @@ def test_surface(tmp_path, monkeypatch):
 def toy_data(monkeypatch):
     """Small random images in place of a data set, and trainings in this process, in turn."""
     data = vector_dataset(size=28, classes=18, examples=20)
-    monkeypatch.setattr(run_module, "load_dataset", lambda *a, **k: data)
+    monkeypatch.setattr(stages, "load_dataset", lambda *a, **k: data)
     monkeypatch.setattr(run_module, "set_threads", lambda *threads: None)
+    monkeypatch.setattr(startup, "set_threads", lambda *threads: None)
 
     def in_turn(jobs, processes, when_done=lambda job: None):
         for job in jobs:

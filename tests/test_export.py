@@ -14,10 +14,10 @@ from helpers import tiny_config, vector_dataset
 from supervised_reptile.config import RunOptions
 from supervised_reptile.errors import RunError
 from supervised_reptile.evaluation import Accuracy
-from supervised_reptile.main import train
+from supervised_reptile.from_config import learner_from_config
 from supervised_reptile.models import omniglot_model
-from supervised_reptile.reptile import learner_from_config
 from supervised_reptile.runs.record import write_record
+from supervised_reptile.runs.stages import train
 from supervised_reptile.runs.trainer import Trainer
 from supervised_reptile.tools import export
 

@@ -1,6 +1,7 @@
 """`fit` against a loop over `train_step`, and what callbacks and users see of it."""
 
 import csv
+import dataclasses
 import runpy
 
 import keras
@@ -10,16 +11,22 @@ import tensorflow as tf
 from helpers import PROJECT, readme_code
 
 import supervised_reptile as sr
+from supervised_reptile.keras_api.array_tasks import evaluation_tasks_of_arrays, tasks_of_arrays
 from supervised_reptile.keras_api.task_sources import TaskStream
 from supervised_reptile.reptile import FOMAML, Reptile
-from supervised_reptile.tasks import (
-    evaluation_tasks_of_arrays,
-    random_stream,
-    tasks_of_arrays,
-)
+from supervised_reptile.tasks import random_stream
 
 SMALL = {"meta_batch": 3, "inner_iters": 4, "inner_batch": 5, "verbose": 0}
 VALIDATION = {"validation_steps": 4, "eval_iters": 3}
+
+
+SETTINGS = {field.name for field in dataclasses.fields(sr.FitSettings)}
+
+
+def fit(learner, source, **arguments):
+    """``learner.fit`` with settings and Keras' arguments in one mapping."""
+    settings = {name: arguments.pop(name) for name in SETTINGS & arguments.keys()}
+    return learner.fit(source, sr.FitSettings(**settings), **arguments)
 
 
 def network(outputs=1, seed=0):
@@ -58,7 +65,7 @@ def regression(model=None, **options):
 
 def test_it_is_a_loop_over_train_step():
     learner, by_hand = regression(), regression()
-    history = learner.fit(plane, epochs=2, steps_per_epoch=3, seed=7, **SMALL)
+    history = fit(learner, plane, epochs=2, steps_per_epoch=3, seed=7, **SMALL)
     losses = []
     for i in range(6):
         rng = random_stream(7, "training", i)
@@ -72,7 +79,7 @@ def test_it_is_a_loop_over_train_step():
     assert history.epoch == [0, 1]
 
     several = regression()  # in calls of 2 and 1 meta-iterations
-    again = several.fit(plane, epochs=2, steps_per_epoch=3, seed=7, steps_per_execution=2, **SMALL)
+    again = fit(several, plane, epochs=2, steps_per_epoch=3, seed=7, steps_per_execution=2, **SMALL)
     for ours, theirs in zip(several.model.get_weights(), learner.model.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(again.history["loss"], history.history["loss"], rtol=1e-5)
@@ -82,16 +89,17 @@ def test_going_on_from_an_epoch_is_as_not_having_stopped():
     whole, halves = regression(), regression()
     schedule = keras.optimizers.schedules.PolynomialDecay(0.5, 10)
     arguments = {"steps_per_epoch": 3, "meta_step": schedule, **SMALL}
-    whole.fit(plane, epochs=4, **arguments)
-    halves.fit(plane, epochs=2, **arguments)
-    halves.fit(plane, epochs=4, initial_epoch=2, **arguments)
+    fit(whole, plane, epochs=4, **arguments)
+    fit(halves, plane, epochs=2, **arguments)
+    fit(halves, plane, epochs=4, initial_epoch=2, **arguments)
     for ours, theirs in zip(halves.model.get_weights(), whole.model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
 def test_validation_is_the_learner_s_prediction_of_the_same_tasks_every_time():
     learner = Reptile(network(2), inner_optimizer=keras.optimizers.SGD(0.05))
-    history = learner.fit(
+    history = fit(
+        learner,
         half_plane,
         **{"epochs": 3, "steps_per_epoch": 2, "validation_tasks": half_plane},
         **{"metrics": ["accuracy"], "validation_freq": 2, **SMALL, **VALIDATION},
@@ -99,7 +107,8 @@ def test_validation_is_the_learner_s_prediction_of_the_same_tasks_every_time():
     assert set(history.history) == {"loss", "meta_step", "val_loss", "val_accuracy"}
     assert len(history.history["val_loss"]) == 1
 
-    frozen = learner.fit(
+    frozen = fit(
+        learner,
         half_plane,
         **{"epochs": 2, "steps_per_epoch": 1, "validation_tasks": half_plane, "meta_step": 0.0},
         **{"metrics": ["accuracy"], "meta_step_final": 0.0, **SMALL, **VALIDATION},
@@ -121,7 +130,8 @@ def test_validation_is_the_learner_s_prediction_of_the_same_tasks_every_time():
 
 def test_keras_callbacks_do_what_they_do_in_keras(tmp_path, capsys):
     learner, seen = regression(), []
-    learner.fit(
+    fit(
+        learner,
         plane_with_queries,
         **{"epochs": 3, "steps_per_epoch": 2, "validation_tasks": plane_with_queries},
         **{**SMALL, **VALIDATION, "verbose": 2},
@@ -161,7 +171,8 @@ def test_keras_callbacks_do_what_they_do_in_keras(tmp_path, capsys):
 
 def test_early_stopping_stops_and_restores_the_best_weights():
     learner, weights = regression(), []
-    history = learner.fit(
+    history = fit(
+        learner,
         plane,
         **{"epochs": 9, "steps_per_epoch": 1, **SMALL},
         callbacks=[
@@ -189,10 +200,10 @@ def test_backup_and_restore_goes_on_where_it_was(tmp_path):
 
     arguments = {"epochs": 4, "steps_per_epoch": 2, **SMALL}
     whole, crashed, again = regression(), regression(), regression(network(seed=5))
-    whole.fit(plane, **arguments)
+    fit(whole, plane, **arguments)
     with pytest.raises(KeyboardInterrupt):
-        crashed.fit(plane, callbacks=[backup(), Crash()], **arguments)
-    history = again.fit(plane, callbacks=[backup()], **arguments)
+        fit(crashed, plane, callbacks=[backup(), Crash()], **arguments)
+    history = fit(again, plane, callbacks=[backup()], **arguments)
     assert history.epoch == [2, 3]
     for ours, theirs in zip(again.model.get_weights(), whole.model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -228,7 +239,7 @@ def test_any_model_optimizer_and_loss(inner, outer, loss):
     )
     arguments = {"meta_step": 0.003} if outer else {}
     before = model.get_weights()
-    history = learner.fit(plane, epochs=2, steps_per_epoch=2, **arguments, **SMALL)
+    history = fit(learner, plane, epochs=2, steps_per_epoch=2, **arguments, **SMALL)
     assert np.isfinite(history.history["loss"]).all()
     assert all(np.any(a != b) for a, b in zip(before, model.get_weights(), strict=True))
 
@@ -242,7 +253,8 @@ def test_with_queries_the_last_inner_step_is_on_exactly_these():
         model, inner_optimizer=keras.optimizers.SGD(0.1), loss=keras.losses.MeanSquaredError()
     )
     one = np.ones((2, 1))
-    learner.fit(
+    fit(
+        learner,
         [(one, 1.0 * one, one, -3.0 * one)],
         **{"meta_batch": 1, "inner_iters": 2, "inner_batch": 2, "verbose": 0},
     )
@@ -266,7 +278,7 @@ def test_a_list_a_dataset_and_a_generator_give_the_same_tasks():
     for name, source in sources.items():
         learner = regression()
         steps = {"steps_per_epoch": 2} if name == "generator" else {}  # else 6 tasks / 3
-        history = learner.fit(source, epochs=2, **steps, **SMALL)
+        history = fit(learner, source, epochs=2, **steps, **SMALL)
         assert len(history.epoch) == 2
         found[name] = learner.model.get_weights()
     for name in ("dataset", "generator"):
@@ -302,18 +314,20 @@ def learner():
 
 @pytest.mark.parametrize("message", BAD_SOURCES)
 def test_bad_tasks_are_told_in_one_line(learner, message):
-    assert told(lambda: learner.fit(BAD_SOURCES[message], **SMALL)) == message
+    assert told(lambda: fit(learner, BAD_SOURCES[message], **SMALL)) == message
 
 
 def test_bad_arguments_are_told_in_one_line(learner):
     def message(source=plane, **arguments):
-        return told(lambda: learner.fit(source, **{"steps_per_epoch": 2, **SMALL, **arguments}))
+        return told(lambda: fit(learner, source, **{"steps_per_epoch": 2, **SMALL, **arguments}))
 
     assert "steps_per_epoch must be given" in message(steps_per_epoch=None)
     assert "steps_per_epoch must be given" in message(iter([(X, Z)]), steps_per_epoch=None)
     assert message(iter([(X, Z)] * 4)).startswith("tasks ran out after 4 tasks")
     assert message(meta_batch=0) == "meta_batch must be at least 1. Received: 0"
-    assert "meta_step_final is of no use" in message(meta_step=lambda i: 1.0, meta_step_final=0.0)
+    assert "meta_step_final must be None if meta_step is a function" in message(
+        meta_step=lambda i: 1.0, meta_step_final=0.0
+    )
     assert "meta_step must be at least 0" in message(meta_step=-1.0)
     assert "validation_steps must be given" in message(validation_tasks=plane)
     assert "must have queries" in message(validation_tasks=[(X, Z)])
@@ -349,7 +363,8 @@ def test_the_example_learns_in_under_forty_lines(capsys):
     assert "a new circle:" in capsys.readouterr().out
 
     model = keras.models.clone_model(names["model"])
-    untrained = Reptile(model, inner_optimizer=keras.optimizers.SGD(0.01)).fit(
+    untrained = fit(
+        Reptile(model, inner_optimizer=keras.optimizers.SGD(0.01)),
         names["draw_task"],
         **{"steps_per_epoch": 1, "meta_step": 0.0, "meta_step_final": 0.0, "verbose": 0},
         **{"validation_tasks": names["draw_task"], "validation_steps": 200},

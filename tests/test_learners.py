@@ -4,12 +4,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import dense_model, tiny_config, vector_dataset
+from helpers import dense_model, evaluation_tasks, tiny_config, training_tasks, vector_dataset
 from numpy_reference import Adam, DenseNet, RmsProp, Sgd, inner_steps, meta_iteration
 
+from supervised_reptile.from_config import learner_from_config, meta_step_from_config
+from supervised_reptile.meta_learner import paper_adam
 from supervised_reptile.models import omniglot_model
-from supervised_reptile.reptile import MAML, Reptile, learner_from_config, paper_adam
-from supervised_reptile.tasks import evaluation_tasks, random_stream, training_tasks
+from supervised_reptile.reptile import MAML, GradientCombination, Reptile
+from supervised_reptile.tasks import random_stream
 
 
 def as_lists(tasks):
@@ -57,7 +59,7 @@ def test_agrees_with_the_numpy_program(algorithm, optimizer, weight_decay, repla
 
     for iteration in range(config.meta.meta_iters):
         tasks = training_tasks(random_stream(0, "training", iteration), dataset, config)
-        meta_step = config.meta.meta_step_at(iteration)  # annealed from 1 to 0
+        meta_step = meta_step_from_config(config)(iteration)  # annealed from 1 to 0
         learner.train_step(examples, tasks, meta_step)
         expected = meta_iteration(
             expected,
@@ -253,8 +255,8 @@ def test_fused_adam_is_keras_adam():
     # Clipping at infinity changes nothing but keeps the fused kernel away.
     adam = keras.optimizers.Adam(0.001, beta_1=0.0, epsilon=1e-8, clipvalue=1e30)
     plain = Reptile(omniglot_model(3, filters=8, seed=2), inner_optimizer=adam)
-    assert fused._inner.fast_weights.uses_fused_update
-    assert not plain._inner.fast_weights.uses_fused_update
+    assert fused.inner_loop.fast_weights.uses_fused_update
+    assert not plain.inner_loop.fast_weights.uses_fused_update
     for learner in (fused, plain):
         learner.train_step(examples, tasks, 1.0)
     for a, b in zip(fused.inner_optimizer.variables, adam.variables, strict=True):
@@ -309,7 +311,7 @@ def test_refuses_what_it_cannot_train():
     with pytest.raises(ValueError, match=r"loss must be a keras.losses.Loss. Received: 'mse'"):
         Reptile(dense_model(), loss="mse")
     with pytest.raises(ValueError, match="step_weights"):
-        Reptile(dense_model(), step_weights=())
+        GradientCombination(dense_model(), step_weights=())
     with pytest.raises(ValueError, match="plain SGD"):
         MAML(dense_model(), inner_optimizer=keras.optimizers.Adam())
     with pytest.raises(ValueError, match="plain SGD"):
@@ -319,7 +321,10 @@ def test_refuses_what_it_cannot_train():
     config = tiny_config()
     dataset = vector_dataset()
     tasks = training_tasks(random_stream(0, "training", 0), dataset, config)
-    learner, examples = Reptile(dense_model(), step_weights=(1, 0)), tf.constant(dataset.images)
+    learner, examples = (
+        GradientCombination(dense_model(), step_weights=(1, 0)),
+        tf.constant(dataset.images),
+    )
     with pytest.raises(ValueError, match=r"each of the 4 inner steps. Received: \(1.0, 0.0\)"):
         learner.train_step(examples, tasks, 1.0)
     with pytest.raises(ValueError, match="3 tasks for 2 meta-iterations"):

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from supervised_reptile.fast.network import fused_for_training
 from supervised_reptile.models import (
     batch_statistics_normalization,
-    fused_for_training,
     miniimagenet_model,
     omniglot_model,
 )

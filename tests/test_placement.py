@@ -8,14 +8,13 @@ the list of operations that passed that check.
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import tiny_config, vector_dataset
+from helpers import evaluation_tasks, tiny_config, training_tasks, vector_dataset
 from tensorflow.python.framework import kernels
 
 from supervised_reptile.fast.staging import Staging
-from supervised_reptile.meta_learner import _as_tensors
+from supervised_reptile.from_config import learner_from_config
 from supervised_reptile.models import omniglot_model
-from supervised_reptile.reptile import learner_from_config
-from supervised_reptile.tasks import evaluation_tasks, random_stream, training_tasks
+from supervised_reptile.tasks import random_stream
 
 WITH_GPU_KERNELS = set(
     """
@@ -46,15 +45,14 @@ def graphs(request):
     training = training_tasks(random_stream(0, "training", 0), dataset, config)
     images, training = Staging().bring(dataset.images, training)  # as the learner does
     held_out = evaluation_tasks(0, "evaluation", dataset, "test", config, range(3))
-    evaluation = [tf.constant(held_out.support), tf.constant(held_out.queries)]
+    held_out = held_out.map(tf.constant)
     return {
         "a meta-iteration": nodes_of(
-            learner._meta_iteration, images, *learner._parts(training), tf.constant(1.0)
+            learner._compiled_meta_iteration, images, training, tf.constant(1.0)
         ),
         **{
             f"an evaluation, transductive={transductive}": nodes_of(
-                learner._evaluate_tasks,
-                *(images, _as_tensors(held_out.steps), *evaluation, (transductive,)),
+                learner._evaluate_tasks, images, held_out, (transductive,)
             )
             for transductive in (True, False)
         },

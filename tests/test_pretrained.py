@@ -9,16 +9,17 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import tiny_config, vector_dataset
+from helpers import evaluation_tasks, tiny_config, training_tasks, vector_dataset
 
 from supervised_reptile import main as run
 from supervised_reptile import pretrained
 from supervised_reptile.config import Config, RunOptions
 from supervised_reptile.errors import RunError
+from supervised_reptile.from_config import learner_from_config
 from supervised_reptile.models import omniglot_model
 from supervised_reptile.pretrained import load_pretrained, model_facts, pretrained_names, ship
-from supervised_reptile.reptile import learner_from_config
-from supervised_reptile.tasks import evaluation_tasks, random_stream, training_tasks
+from supervised_reptile.runs import stages
+from supervised_reptile.tasks import random_stream
 
 NAMES = pretrained_names()
 
@@ -75,7 +76,7 @@ def test_a_learner_starts_from_a_saved_model_bit_for_bit(trained, tmp_path):
 @pytest.fixture
 def finished_run(tmp_path, monkeypatch):
     """A run that was trained and evaluated for one kind of task, and where it was shipped."""
-    monkeypatch.setattr(run, "load_dataset", lambda *args, **kwargs: vector_dataset(size=28))
+    monkeypatch.setattr(stages, "load_dataset", lambda *args, **kwargs: vector_dataset(size=28))
     config = tiny_config(transductive=True, filters=4)
     folder, shipped = tmp_path / "run", tmp_path / "shipped"
     options = RunOptions(checkpoint=str(folder), progress=False)

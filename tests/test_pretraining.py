@@ -10,18 +10,18 @@ import sys
 import keras
 import numpy as np
 import pytest
-from helpers import tiny_config, vector_dataset
+from helpers import evaluation_tasks, tiny_config, training_tasks, vector_dataset
 
 from supervised_reptile import classifier_start as pretraining
 from supervised_reptile.config import Config, RunOptions, paper_config
 from supervised_reptile.datasets.few_shot import FewShotDataset
 from supervised_reptile.errors import ConfigError, RunError
-from supervised_reptile.models import model_from_config
-from supervised_reptile.reptile import learner_from_config
+from supervised_reptile.from_config import learner_from_config, model_from_config
 from supervised_reptile.runs.checkpoints import RunDirectory
-from supervised_reptile.tasks import evaluation_tasks, random_stream, training_tasks
+from supervised_reptile.tasks import random_stream
 
 run_module = importlib.import_module("supervised_reptile.main")
+stages = importlib.import_module("supervised_reptile.runs.stages")
 
 
 def striped_dataset(classes=9, examples=30):
@@ -317,7 +317,7 @@ def test_older_records_are_of_a_network_with_neither():
 
 def test_a_run_starts_from_its_classifier_once(tmp_path, quick, monkeypatch):
     data = striped_dataset()
-    monkeypatch.setattr(run_module, "load_dataset", lambda *a, **k: data)
+    monkeypatch.setattr(stages, "load_dataset", lambda *a, **k: data)
     monkeypatch.setattr(run_module, "set_threads", lambda *threads: None)
     config = tiny_config(**CONFIG, freeze=4)
     options = RunOptions(checkpoint=str(tmp_path / "run"), progress=False)
@@ -334,5 +334,5 @@ def test_a_run_starts_from_its_classifier_once(tmp_path, quick, monkeypatch):
     record = json.loads((tmp_path / "run" / "results.json").read_text())
     assert record["config"]["model"]["pretrain"] and record["config"]["model"]["freeze"] == 4
     # A run that goes on has no use for the classifier.
-    monkeypatch.setattr(run_module, "start_from_classifier", None)
+    monkeypatch.setattr(stages, "start_from_classifier", None)
     assert run_module.run(config, options).keys() == accuracies.keys()

@@ -21,6 +21,7 @@ from supervised_reptile.errors import RunError
 from supervised_reptile.reproduction import row as reproduction
 from supervised_reptile.reproduction.figures import learning_curve_figure
 from supervised_reptile.reproduction.published import Column, Row
+from supervised_reptile.runs import stages
 from supervised_reptile.runs.checkpoints import RunDirectory
 from supervised_reptile.runs.learning_curve import read_curve
 
@@ -51,7 +52,7 @@ TINY = TinyRow(
 @pytest.fixture
 def reproduced(tmp_path, monkeypatch):
     """reproduced(seed=0) -> where its results are."""
-    monkeypatch.setattr(run, "load_dataset", lambda *args, **kwargs: vector_dataset(size=28))
+    monkeypatch.setattr(stages, "load_dataset", lambda *args, **kwargs: vector_dataset(size=28))
 
     def carry_out(seed=0, eval_samples=5):
         options = RunOptions(checkpoint=str(tmp_path / "runs" / f"seed{seed}"), progress=False)

@@ -16,13 +16,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import tiny_config, vector_dataset
+from helpers import evaluation_tasks, tiny_config, vector_dataset
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from supervised_reptile.config import Config, RunOptions
 from supervised_reptile.errors import RunError
 from supervised_reptile.models import omniglot_model
-from supervised_reptile.tasks import evaluation_tasks
 
 PROJECT = Path(__file__).resolve().parents[1]
 ITERATIONS, INTERVAL = 60, 5
@@ -40,7 +39,7 @@ import json, os, resource, signal, sys, time
 from helpers import dense_model, vector_dataset
 from supervised_reptile.config.flags import config_from_flags, define_flags
 from supervised_reptile.config.flags import options_from_flags, run_main
-from supervised_reptile import reptile as learners
+from supervised_reptile import meta_learner
 from supervised_reptile.runs import trainer as training
 from supervised_reptile.main import run
 import tensorflow as tf
@@ -55,7 +54,7 @@ def main(argv):
 
 
 def slow_steps(steps, pause):
-    step = learners.MetaLearner.train_step
+    step = meta_learner.MetaLearner.train_step
 
     def train_step(self, examples, tasks, meta_step):
         loss = step(self, examples, tasks, meta_step)
@@ -64,7 +63,7 @@ def slow_steps(steps, pause):
         time.sleep(pause)
         return loss
 
-    learners.MetaLearner.train_step = train_step
+    meta_learner.MetaLearner.train_step = train_step
 
 
 def die():
@@ -314,12 +313,13 @@ def test_another_configuration_and_divergence_end_in_one_line(start, uninterrupt
 # In this process
 
 run_module = importlib.import_module("supervised_reptile.main")
+stages = importlib.import_module("supervised_reptile.runs.stages")
 
 
 @pytest.fixture
 def run_here(monkeypatch, tmp_path, capsys):
     """run_here(config, **options) with a real small network; returns accuracies and output."""
-    monkeypatch.setattr(run_module, "load_dataset", lambda *a, **k: vector_dataset(size=28))
+    monkeypatch.setattr(stages, "load_dataset", lambda *a, **k: vector_dataset(size=28))
     monkeypatch.setattr(run_module, "set_threads", lambda *threads: None)  # for the other tests
 
     def run(config, **options):

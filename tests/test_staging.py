@@ -3,17 +3,11 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import dense_model, tiny_config, vector_dataset
+from helpers import dense_model, evaluation_tasks, tiny_config, training_tasks, vector_dataset
 
 from supervised_reptile.fast.staging import Staging
-from supervised_reptile.reptile import learner_from_config
-from supervised_reptile.tasks import (
-    EvaluationTasks,
-    MiniBatches,
-    evaluation_tasks,
-    random_stream,
-    training_tasks,
-)
+from supervised_reptile.from_config import learner_from_config
+from supervised_reptile.tasks import EvaluationTasks, MiniBatches, random_stream
 
 TAILS = [{}, {"algorithm": "fomaml"}, {"algorithm": "fomaml", "foml_tail": 1}]
 

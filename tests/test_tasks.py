@@ -4,21 +4,14 @@ import dataclasses
 
 import numpy as np
 import pytest
-from helpers import tiny_config, vector_dataset
+from helpers import evaluation_tasks, tiny_config, training_tasks, vector_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
 from supervised_reptile.config import paper_config
-from supervised_reptile.tasks import (
-    evaluation_tasks,
-    evaluation_tasks_of_arrays,
-    mini_batches,
-    random_stream,
-    sample_task,
-    tasks_of_arrays,
-    training_tasks,
-)
+from supervised_reptile.keras_api.array_tasks import evaluation_tasks_of_arrays, tasks_of_arrays
+from supervised_reptile.tasks import mini_batches, random_stream, sample_task
 
 SEEDS = st.integers(0, 2**32 - 1)
 COUNTS = st.integers(1, 30)

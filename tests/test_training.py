@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import dense_model, tiny_config, vector_dataset
+from helpers import dense_model, tiny_config, training_tasks, vector_dataset
 from numpy_reference import Sgd, meta_iteration
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from supervised_reptile.config import Config, RunOptions
 from supervised_reptile.errors import RunError, RunInterrupted
-from supervised_reptile.reptile import learner_from_config
+from supervised_reptile.from_config import learner_from_config, meta_step_from_config
 from supervised_reptile.runs import learning_curve as curve
 from supervised_reptile.runs.learning_curve import LearningCurve
 from supervised_reptile.runs.trainer import Trainer
-from supervised_reptile.tasks import random_stream, training_tasks
+from supervised_reptile.tasks import random_stream
 
 
 def new_trainer(directory, config, **options):
@@ -119,9 +119,9 @@ def test_a_run_agrees_with_the_numpy_program(tmp_path):
 
 def test_meta_step_goes_from_start_to_end():
     config = tiny_config(meta_iters=1000, meta_step=1.0, meta_step_final=0.25)
-    assert config.meta.meta_step_at(0) == 1.0
-    assert config.meta.meta_step_at(500) == pytest.approx(0.625)
-    assert config.meta.meta_step_at(1000) == 0.25
+    assert meta_step_from_config(config)(0) == 1.0
+    assert meta_step_from_config(config)(500) == pytest.approx(0.625)
+    assert meta_step_from_config(config)(1000) == 0.25
 
 
 # Going on

@@ -55,3 +55,10 @@ class RunOptions(Checked):
         )
         cores = os.cpu_count() or 1
         return chosen[0] or cores, chosen[1] or cores
+
+    def lanes(self, dataset: str) -> int:
+        """Returns how many evaluation tasks run side by side: one per inter-op thread, up to 8.
+
+        Each is a part of the compiled graph of its own, so that many would take long to trace.
+        """
+        return min(self.threads(dataset)[1], 8)

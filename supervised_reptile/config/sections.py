@@ -146,15 +146,6 @@ class MetaConfig(Checked):
             rule = "needs --algorithm=reptile: the others have weights of their own"
             require(self.algorithm == "reptile", "step_weights", rule, self.step_weights)
 
-    def meta_step_at(self, iteration: int) -> float:
-        """Returns the outer step size: ε_i = (i/N)·final + (1 − i/N)·start.
-
-        Args:
-            iteration: int, i, counted from 0; N is `meta_iters`.
-        """
-        done = iteration / self.meta_iters
-        return done * self.meta_step_final + (1 - done) * self.meta_step
-
 
 @dataclass(frozen=True)
 class EvalConfig(Checked):

@@ -10,7 +10,8 @@ import numpy as np
 
 from supervised_reptile.config.paper import dataset_facts
 from supervised_reptile.keras_api.task_sources import fits_shape
-from supervised_reptile.reptile import Reptile, paper_adam
+from supervised_reptile.meta_learner import paper_adam
+from supervised_reptile.reptile import Reptile
 from supervised_reptile.tasks import EvaluationTasks, MiniBatches, TrainingTasks, mini_batches
 
 # One for each model that was adapted: making one and tracing its functions takes a second or two.

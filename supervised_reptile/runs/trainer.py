@@ -18,17 +18,17 @@ from supervised_reptile.config import RESUME_MAY_CHANGE, Config, RunOptions
 from supervised_reptile.datasets.few_shot import FewShotDataset
 from supervised_reptile.errors import RunError, RunInterrupted
 from supervised_reptile.evaluation import task_accuracies
-from supervised_reptile.reptile import MetaLearner
+from supervised_reptile.from_config import (
+    evaluation_spec,
+    meta_step_from_config,
+    training_spec,
+)
+from supervised_reptile.meta_learner import MetaLearner
 from supervised_reptile.runs.checkpoints import RunDirectory
 from supervised_reptile.runs.learning_curve import LearningCurve
 from supervised_reptile.runs.record import note_training
-from supervised_reptile.tasks import (
-    EvaluationTasks,
-    MiniBatches,
-    evaluation_tasks,
-    random_stream,
-    training_tasks,
-)
+from supervised_reptile.tasks import EvaluationTasks, evaluation_tasks
+from supervised_reptile.training import meta_train
 
 # What a checkpoint's weights and slots cannot do without when they are only evaluated: another
 # seed would be another split and so test on training classes.
@@ -198,8 +198,15 @@ class Trainer:
             ) as bar,
         ):
             started = time.perf_counter() - self.seconds
-            for iteration in range(self.iteration, total):
-                point = self._one_iteration(iteration)
+            for iteration, meta_step, loss in self._meta_iterations(range(self.iteration, total)):
+                if not math.isfinite(loss):
+                    raise self._diverged(
+                        f"the inner loss became {loss} at meta-iteration {iteration}"
+                    )
+                point = None
+                if iteration % self.config.eval.eval_interval == 0:
+                    accuracies = self._accuracies(iteration)
+                    point = {"meta_step": meta_step, "inner_loss": loss, **accuracies}
                 self._iteration.assign(iteration + 1)
                 self._seconds.assign(time.perf_counter() - started)
                 if point is not None:
@@ -235,39 +242,26 @@ class Trainer:
                 raise self._diverged(f"variable {variable.path} is no longer finite")
         return self._run.save(self.iteration)
 
-    def _one_iteration(self, iteration: int) -> dict[str, float] | None:
-        """Train one meta-iteration; evaluate too when it is the turn of the learning curve."""
-        rng = random_stream(self.config.seed, "training", iteration)
-        tasks = training_tasks(rng, self.dataset, self.config)
-        meta_step = self.config.meta.meta_step_at(iteration)
-        loss = float(self.learner.train_step(self.dataset.images, tasks, meta_step))
-        if not math.isfinite(loss):
-            raise self._diverged(f"the inner loss became {loss} at meta-iteration {iteration}")
-        if iteration % self.config.eval.eval_interval:
-            return None
-        return {"meta_step": meta_step, "inner_loss": loss, **self._accuracies(iteration)}
+    def _meta_iterations(self, numbers: range) -> Iterator[tuple[int, float, float]]:
+        return meta_train(
+            self.learner,
+            self.dataset,
+            training_spec(self.config),
+            iterations=numbers,
+            meta_batch=self.config.meta.meta_batch,
+            meta_step=meta_step_from_config(self.config),
+            seed=self.config.seed,
+        )
 
     def _accuracies(self, position: int) -> dict[str, float]:
         """Accuracy on one fresh task of each split, in one compiled call."""
-        splits = tuple(self.dataset.splits)
-        one_each = [
-            evaluation_tasks(
-                self.config.seed,
-                "curve",
-                self.dataset,
-                split,
-                self.config,
-                range(position, position + 1),
-            )
-            for split in splits
-        ]
-        tasks = EvaluationTasks(
-            MiniBatches(
-                np.concatenate([t.steps.indices for t in one_each]),
-                np.concatenate([t.steps.labels for t in one_each]),
-            ),
-            np.concatenate([t.support for t in one_each]),
-            np.concatenate([t.queries for t in one_each]),
+        splits, spec = tuple(self.dataset.splits), evaluation_spec(self.config)
+        positions = range(position, position + 1)
+        tasks = EvaluationTasks.concatenate(
+            [
+                evaluation_tasks(self.config.seed, "curve", self.dataset, split, spec, positions)
+                for split in splits
+            ]
         )
         logits = self.learner.predict_tasks(
             self.dataset.images, tasks, transductive=self.config.eval.transductive

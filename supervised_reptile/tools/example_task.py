@@ -17,6 +17,7 @@ from supervised_reptile.config import Config, RunOptions
 from supervised_reptile.config.locations import FOLDER
 from supervised_reptile.errors import RunError, UserError
 from supervised_reptile.evaluation import task_accuracies
+from supervised_reptile.from_config import evaluation_spec
 from supervised_reptile.main import open_run
 from supervised_reptile.reproduction.figures import task_figure
 from supervised_reptile.runs.trainer import Trainer
@@ -42,7 +43,9 @@ def draw_example_task(
     """
     dataset, classes = trainer.dataset, config.task.classes
     positions = range(number, number + 1)
-    tasks = evaluation_tasks(config.seed, "evaluation", dataset, split, config, positions)
+    tasks = evaluation_tasks(
+        config.seed, "evaluation", dataset, split, evaluation_spec(config), positions
+    )
     transductive = config.eval.transductive
     logits = trainer.learner.predict_tasks(dataset.images, tasks, transductive=transductive)
     rows = tasks.support[0].reshape(classes, config.task.shots)

@@ -107,13 +107,15 @@ def reference_tasks(model: keras.Model, config: Config) -> list[dict[str, Any]]:
         after ``config.eval.eval_iters`` steps on all examples.
     """
     from supervised_reptile.datasets import load_dataset
-    from supervised_reptile.reptile import learner_from_config
+    from supervised_reptile.from_config import evaluation_spec, learner_from_config
     from supervised_reptile.tasks import evaluation_tasks
 
     glyphs = load_dataset("glyphs", seed=0, progress=False)
     # Every step on one example a class, as there is no more in the browser.
     one_shot = config.replace(dataset="glyphs", shots=1, eval_batch=config.task.classes)
-    tasks = evaluation_tasks(0, "evaluation", glyphs, "test", one_shot, range(REFERENCE_TASKS))
+    tasks = evaluation_tasks(
+        0, "evaluation", glyphs, "test", evaluation_spec(one_shot), range(REFERENCE_TASKS)
+    )
     learner = learner_from_config(config, model)
     learner.take_optimizer_state(model.optimizer)
     rounded = learner.predict_tasks(glyphs.images, tasks, transductive=False)
@@ -138,7 +140,8 @@ def _logits_in_double_precision(
     import keras
     import tensorflow as tf
 
-    from supervised_reptile.models import double_precision, model_from_config
+    from supervised_reptile.from_config import model_from_config
+    from supervised_reptile.tools.double_precision import double_precision
 
     with double_precision():
         model = model_from_config(config)

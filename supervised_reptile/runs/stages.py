@@ -1,0 +1,195 @@
+"""The stages of a run: load the data, train or restore, evaluate, record."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from supervised_reptile.classifier_start import start_from_classifier
+from supervised_reptile.config import Config, RunOptions, check_task
+from supervised_reptile.config.paper import DatasetFacts, dataset_facts
+from supervised_reptile.datasets import FewShotDataset, load_dataset
+from supervised_reptile.errors import RunInterrupted
+from supervised_reptile.evaluation import Accuracy, evaluate_each_way
+from supervised_reptile.from_config import evaluation_spec
+from supervised_reptile.pretrained import load_pretrained, model_facts, pretrained_names
+from supervised_reptile.runs.record import is_record_of, training_environments, write_record
+from supervised_reptile.runs.trainer import Trainer
+
+
+def load_data(config: Config, options: RunOptions) -> FewShotDataset:
+    """The data set of a configuration, with its split, at its size; large enough for its tasks.
+
+    Args:
+        config: Supplies dataset, seed, image_size and resize.
+        options: Supplies ``data_dir`` and ``progress``.
+
+    Raises:
+        DatasetNotFoundError: The data set is not there.
+        ConfigError: It is too small for the task.
+    """
+    dataset = load_dataset(
+        config.task.dataset,
+        data_dir=options.data_dir,
+        seed=config.seed,
+        image_size=config.model.image_size,
+        resize=config.model.resize,
+        progress=options.progress,
+    )
+    check_task(config.task, _facts_of_loaded(dataset))
+    return dataset
+
+
+def restore(trainer: Trainer) -> Config:
+    """Load the run's checkpoint, or the network of that name that comes with the package.
+
+    Returns:
+        The configuration it was trained with.
+
+    Raises:
+        RunError: There is none, or one of other classes, data, seed or optimizer.
+    """
+    name = str(trainer.directory)
+    if trainer.has_checkpoint or name not in pretrained_names():
+        return trainer.restore_for_evaluation()
+    facts = model_facts(name)
+    trained = Config.from_dict(facts["training"])
+    trainer.take_over_for_evaluation(
+        load_pretrained(name), trained, facts["iterations"], facts["training_seconds"]
+    )
+    trainer.directory.mkdir(parents=True, exist_ok=True)  # for the record
+    print(f"evaluating {name}, which comes with the package")
+    return trained
+
+
+def train(trainer: Trainer, options: RunOptions) -> None:
+    """Train to the end, or go on to it, and save the network with its optimizer's state.
+
+    With ``pretrain`` a run that starts does so from a classifier, which is trained first unless
+    its directory holds it.
+
+    Args:
+        trainer: As :func:`open_run` makes it.
+        options: Supplies ``pretraining_dir``, ``resume`` and ``progress``.
+
+    Raises:
+        RunError: See ``training.Trainer`` and ``pretraining``.
+        RunInterrupted: A signal stopped the training; it is saved.
+    """
+    trainer.prepare()
+    if trainer.config.model.pretrain and not trainer.has_checkpoint:
+        shared = options.pretraining_dir
+        start_from_classifier(
+            trainer.learner.model,
+            trainer.dataset,
+            trainer.config,
+            Path(shared or trainer.directory / "pretraining"),
+            anew=not options.resume and not shared,
+            progress=options.progress,
+        )
+        trainer.save()
+    trainer.train()
+    trainer.learner.compiled_model().save(trainer.directory / "model.keras")
+
+
+def evaluate_and_record(
+    trainer: Trainer,
+    evaluations: Sequence[tuple[Config, Path]],
+    options: RunOptions,
+    trained_with: Config | None = None,
+) -> list[dict[str, Accuracy]]:
+    """Evaluate what is trained on every split, and write a record of each evaluation.
+
+    Args:
+        trainer: With trained or restored weights.
+        evaluations: Configuration and record of each. They may differ in ``transductive`` alone:
+            one fine-tuning of each task serves them all.
+        options: Supplies ``eval_tasks_per_batch`` and ``progress``.
+        trained_with: Configuration of the training where it is not that of the evaluation.
+
+    Returns:
+        Accuracy of each split, an evaluation.
+
+    Raises:
+        RunInterrupted: Ctrl-C was pressed.
+    """
+    first = evaluations[0][0]
+    settings = [config.eval.transductive for config, _ in evaluations]
+    started, found = time.perf_counter(), {}
+    try:
+        for split in trainer.dataset.splits:
+            found[split] = evaluate_each_way(
+                trainer.learner,
+                trainer.dataset,
+                split,
+                evaluation_spec(first),
+                settings,
+                tasks=first.eval.eval_samples,
+                seed=first.seed,
+                tasks_per_call=options.eval_tasks_per_batch,
+                progress=options.progress,
+            )
+            for accuracy, transductive in zip(found[split], settings, strict=True):
+                which = f", {setting_name(transductive)}" if len(settings) > 1 else ""
+                print(f"{split} accuracy{which}: {accuracy}", flush=True)
+    except KeyboardInterrupt:
+        raise RunInterrupted(
+            "the training is complete and saved; the same command evaluates it", signal.SIGINT
+        ) from None
+    seconds = time.perf_counter() - started
+    results = [{split: each[i] for split, each in found.items()} for i in range(len(settings))]
+    trained_on = training_environments(trainer.directory)
+    for (config, path), accuracies in zip(evaluations, results, strict=True):
+        write_record(
+            path,
+            config,
+            accuracies,
+            iterations=trainer.iteration,
+            training_seconds=trainer.seconds,
+            evaluation_seconds=seconds,
+            trained_with=trained_with,
+            trained_on=trained_on,
+        )
+        print(f"record: {path}")
+    return results
+
+
+def record_path(trainer: Trainer, options: RunOptions) -> Path:
+    """Where the record of a run goes: ``results.json``, with ``pretrained`` a free file name."""
+    if not options.pretrained:
+        return trainer.directory / "results.json"
+    return _free_record(trainer.directory / evaluation_record(trainer.config), trainer.config)
+
+
+def evaluation_record(config: Config) -> str:
+    """File name of the record of an evaluation other than the training's own."""
+    task = config.task
+    return (
+        f"results-{task.shots}shot-{task.classes}way-{setting_name(config.eval.transductive)}.json"
+    )
+
+
+def _free_record(path: Path, config: Config) -> Path:
+    """The path or, where another evaluation's record is, the first of its kind that is free."""
+    numbered = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
+    candidates = itertools.chain([path], numbered)
+    return next(p for p in candidates if not p.exists() or is_record_of(p, config))
+
+
+def setting_name(transductive: bool) -> str:
+    """How the held-out images of a task are classified: together or one by one."""
+    return "transductive" if transductive else "non-transductive"
+
+
+def _facts_of_loaded(dataset: FewShotDataset) -> DatasetFacts:
+    """What only loading tells of a data set: its sizes."""
+    return dataclasses.replace(
+        dataset_facts(dataset.name),
+        example="images of its smallest class",
+        examples=int(min(dataset.class_sizes(split).min() for split in dataset.splits)),
+        splits={split: len(ids) for split, ids in dataset.splits.items()},
+    )
