@@ -21,10 +21,9 @@ LAYERS = [
     "runs.files",
     "reproduction.jobs",
     "config.locations",
-    "config.rules",
     "config.paper",
-    "config.sections",
-    "config.options",
+    "config.declaration",
+    "config.settings",
     "config.configuration",
     "config",
     "reproduction.published",
@@ -62,7 +61,10 @@ LAYERS = [
     *("fast", "keras_api", "reproduction", "runs", "tools"),
 ]
 MAY_IMPORT = {
-    "config.flags": {"errors", "config.locations", "config.paper", "config", "config.flag_help"},
+    "config.flags": {
+        *("errors", "config.locations", "config.paper", "config"),
+        *("config.declaration", "config.flag_help"),
+    },
     "datasets": {"errors", "config.locations", "startup", "datasets.few_shot"},
 }
 MODULES = {
