@@ -2,6 +2,7 @@
 
 import dataclasses
 import doctest
+import inspect
 import json
 import math
 import subprocess
@@ -20,6 +21,8 @@ from supervised_reptile.config import (
     OUTER_OPTIMIZERS,
     RESUME_MAY_CHANGE,
     Config,
+    EvalConfig,
+    ModelConfig,
     RunOptions,
     TaskConfig,
     check_task,
@@ -27,6 +30,7 @@ from supervised_reptile.config import (
 )
 from supervised_reptile.config import configuration as config_module
 from supervised_reptile.config.paper import DATASETS, DatasetFacts, dataset_facts
+from supervised_reptile.config.settings import SECTIONS
 from supervised_reptile.errors import ConfigError
 
 # Typed from the paper's Tables 3 and 4.
@@ -455,6 +459,42 @@ def test_run_options(monkeypatch):
         with pytest.raises(ConfigError) as caught:
             RunOptions(**{name: value})
         assert str(caught.value) == f"--{name}: {rule}. Received: {value!r}"
+
+
+@pytest.mark.parametrize("kind", [*SECTIONS.values(), Config, RunOptions])
+def test_each_setting_is_documented_from_its_own_line(kind):
+    text = " ".join(inspect.getdoc(kind).partition("\nArgs:\n")[2].split())
+    for item in dataclasses.fields(kind):
+        name = item.type.__name__ if isinstance(item.type, type) else str(item.type)
+        assert f"{item.name}: {name}. " in text
+        if not item.metadata:  # A section of Config: the first line of its own documentation.
+            assert item.type.__doc__.splitlines()[0] in text
+            continue
+        assert item.metadata["text"] in text
+        rule = item.metadata["rule"]
+        assert rule is None or f"Must {rule.words.removeprefix('must ')}." in text
+    assert text.endswith("Raises: ConfigError: If a value breaks its rule.")
+
+
+def test_documentation_states_the_papers_values():
+    def documented(kind):
+        return " ".join(kind.__doc__.split())
+
+    assert "Must be at least 1. Paper: 64 (omniglot), 32 (miniimagenet)." in documented(ModelConfig)
+    assert "shots. Paper: 10 (Table 3), 15 (Table 4). Raises:" in documented(TaskConfig)
+    evaluation = documented(EvalConfig)
+    assert (
+        "Must be at least 1. Paper: 5 (Table 3, 5-way), 10 (Table 3, 20-way), 5 (Table 4, 1-shot),"
+        " 15 (Table 4, 5-shot). eval_iters"
+    ) in evaluation
+    assert "Must be at least 0. Paper: 50. eval_samples" in evaluation
+    assert "Must be at least 1. Default: 10000. eval_interval" in evaluation
+    assert "compiled call. Must be at least 1. Default: 32. intra" in documented(RunOptions)
+
+
+def test_a_section_refuses_an_unknown_data_set_itself():
+    with pytest.raises(ConfigError, match=r"^--dataset: must be one of omniglot, .*'mnist'$"):
+        TaskConfig("mnist", 5, 1, 0)
 
 
 def test_examples_in_the_docstrings():

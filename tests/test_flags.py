@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from absl import flags as absl_flags
 
-from supervised_reptile.config import FIELDS, RunOptions, paper_config
+from supervised_reptile.config import FIELDS, Config, RunOptions, TaskConfig, paper_config
 from supervised_reptile.config.flags import (
     config_from_flags,
     define_flags,
@@ -19,6 +19,7 @@ from supervised_reptile.config.flags import (
     parse_flags,
 )
 from supervised_reptile.config.paper import DATASETS
+from supervised_reptile.config.settings import SECTIONS
 from supervised_reptile.errors import ConfigError
 
 ROOT = Path(__file__).parent.parent
@@ -368,6 +369,16 @@ def test_help_of_every_flag(choices):
     for name, kind in all_flags(*choices):
         assert len(values[name].help) > 15
         assert f"  --[no]{name} " in text if kind is bool else f"  --{name} " in text
+    flat = " ".join(text.split())
+    for kind in (*SECTIONS.values(), Config, RunOptions):
+        shown = [item for item in dataclasses.fields(kind) if item.name in values]
+        assert f" {kind.group}: --" in flat
+        for item in shown if kind is not TaskConfig else shown[1:]:  # Not --dataset.
+            rule = item.metadata["rule"]
+            words = "" if rule is None else f" Must {rule.words.removeprefix('must ')}."
+            assert f"{item.name} {item.metadata['text']}{words}" in flat
+    for short, meaning in (("sgd", "inner_optimizer=sgd"), ("foml", "algorithm=fomaml")):
+        assert f"--[no]{short} Short for --{meaning}." in flat
     assert max(map(len, text.split("\nTask:")[1].splitlines())) <= 96
 
 

@@ -1,21 +1,23 @@
 """Hyper-parameters, the paper's tables and the command line."""
 
 from supervised_reptile.config.configuration import (
-    ALGORITHMS,
     FIELDS,
+    RESUME_MAY_CHANGE,
+    Config,
+    check_task,
+    paper_config,
+)
+from supervised_reptile.config.settings import (
+    ALGORITHMS,
     INNER_OPTIMIZERS,
     OUTER_OPTIMIZERS,
     RESIZE_FILTERS,
-    RESUME_MAY_CHANGE,
-    Config,
     EvalConfig,
     InnerConfig,
     MetaConfig,
     ModelConfig,
     RunOptions,
     TaskConfig,
-    check_task,
-    paper_config,
 )
 
 __all__ = [

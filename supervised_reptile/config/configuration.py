@@ -16,27 +16,14 @@ for a data set, its classes and its shots, and lays your own values over it:
 import dataclasses
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, fields
 from typing import Any, Self
 
-from supervised_reptile.config.locations import FOLDER
-from supervised_reptile.config.options import RunOptions
-from supervised_reptile.config.paper import (
-    DATASETS,
-    ORIGINAL_DEFAULTS,
-    DatasetFacts,
-    dataset_facts,
-)
-from supervised_reptile.config.rules import (
-    ALGORITHMS,
-    INNER_OPTIMIZERS,
+from supervised_reptile.config.declaration import Checked, Rule, require, setting, settings
+from supervised_reptile.config.paper import ORIGINAL_DEFAULTS, DatasetFacts, dataset_facts
+from supervised_reptile.config.settings import (
     KERAS_OPTIMIZERS,
-    OUTER_OPTIMIZERS,
-    RESIZE_FILTERS,
-    Checked,
-    require,
-)
-from supervised_reptile.config.sections import (
+    SECTIONS,
     EvalConfig,
     InnerConfig,
     MetaConfig,
@@ -45,29 +32,11 @@ from supervised_reptile.config.sections import (
 )
 from supervised_reptile.errors import ConfigError
 
-__all__ = [
-    "ALGORITHMS",
-    "FIELDS",
-    "INNER_OPTIMIZERS",
-    "OUTER_OPTIMIZERS",
-    "RESIZE_FILTERS",
-    "RESUME_MAY_CHANGE",
-    "Config",
-    "EvalConfig",
-    "InnerConfig",
-    "MetaConfig",
-    "ModelConfig",
-    "RunOptions",
-    "TaskConfig",
-    "check_task",
-    "paper_config",
-]
-
 RESUME_MAY_CHANGE = frozenset({"eval_samples"})
 """Fields that may differ between a checkpoint and the run that resumes it.
 
 `eval_samples` is used after training only. Every other field shapes the trained weights or the
-learning curves beside them, so a run that changes one is another run.
+learning curves, so a run that changes one is another run.
 """
 
 
@@ -90,58 +59,23 @@ def check_task(task: TaskConfig, facts: DatasetFacts) -> None:
         require(task.classes <= smallest, "classes", rule, task.classes)
 
 
-def _facts_of_known(dataset: str) -> DatasetFacts:
-    try:
-        return dataset_facts(dataset)
-    except KeyError:
-        raise ConfigError(
-            f"--dataset: must be one of {', '.join(DATASETS)} or {FOLDER}NAME, a folder of images. "
-            f"Received: {dataset!r}"
-        ) from None
-
-
-_SECTIONS = {
-    "task": TaskConfig,
-    "model": ModelConfig,
-    "inner": InnerConfig,
-    "meta": MetaConfig,
-    "eval": EvalConfig,
-}
-FIELDS: dict[str, type] = {
-    item.name: item.type for kind in _SECTIONS.values() for item in fields(kind)
-} | {"seed": int}
-"""Every hyper-parameter's name and type."""
-
-
-@dataclass(frozen=True)
+@settings("Run")
 class Config(Checked):
-    """Everything that changes the result of a run.
-
-    Args:
-        task: `TaskConfig`.
-        model: `ModelConfig`.
-        inner: `InnerConfig`.
-        meta: `MetaConfig`.
-        eval: `EvalConfig`.
-        seed: int in [0, 2**32): the split, the tasks, the mini-batches and the initial weights.
-
-    Raises:
-        ConfigError: If values contradict one another or the data set.
-    """
+    """Everything that changes the result of a run."""
 
     task: TaskConfig
     model: ModelConfig
     inner: InnerConfig
     meta: MetaConfig
     eval: EvalConfig
-    seed: int
+    seed: int = setting(
+        "Seed of the split, the tasks, the mini-batches and the initial weights.",
+        Rule("must be at least 0 and less than 2**32", lambda value: 0 <= value < 2**32),
+    )
 
     def __post_init__(self) -> None:
-        for name, kind in _SECTIONS.items():
-            if not isinstance(getattr(self, name), kind):
-                raise TypeError(f"Config.{name} must be a {kind.__name__}")
         super().__post_init__()
-        facts = _facts_of_known(self.task.dataset)
+        facts = dataset_facts(self.task.dataset)
         check_task(self.task, facts)
         self._check_model(facts)
         self._check_algorithm()
@@ -183,7 +117,7 @@ class Config(Checked):
 
     def flat(self) -> dict[str, Any]:
         """Returns every value under its flat name, in a fixed order."""
-        sections = (dataclasses.asdict(getattr(self, name)) for name in _SECTIONS)
+        sections = (dataclasses.asdict(getattr(self, name)) for name in SECTIONS)
         return {k: v for section in sections for k, v in section.items()} | {"seed": self.seed}
 
     def replace(self, **values: Any) -> Self:
@@ -192,7 +126,15 @@ class Config(Checked):
         Raises:
             ConfigError: If a name is unknown or the result cannot be run.
         """
-        return _from_flat(self.flat() | _known(values))
+        return self._from_flat(self.flat() | _known(values))
+
+    @classmethod
+    def _from_flat(cls, values: Mapping[str, Any]) -> Self:
+        parts: dict[str, Any] = {
+            name: kind(**{item.name: values[item.name] for item in fields(kind)})
+            for name, kind in SECTIONS.items()
+        }
+        return cls(**parts, seed=values["seed"])
 
     def differences(self, other: Self, ignore: Collection[str] = ()) -> list[str]:
         """Returns a line "flag: old -> new" for each value of `other` that is not this one's.
@@ -226,13 +168,13 @@ class Config(Checked):
             ConfigError: If a key is unknown or missing, or the values cannot be run.
         """
         optional = () if "model" in data else ("model",)
-        _check_keys("configuration", data, (*(s for s in _SECTIONS if s not in optional), "seed"))
+        _check_keys("configuration", data, (*(s for s in SECTIONS if s not in optional), "seed"))
         if optional:
             data = {**data, "model": _network_of(data["task"])}
-        parts = {}
-        for name, kind in _SECTIONS.items():
+        parts: dict[str, Any] = {}
+        for name, kind in SECTIONS.items():
             expected = [item.name for item in fields(kind)]
-            # What has a default of its own came later: older records lack it.
+            # A setting with a default came later: older records lack it.
             later = [item.name for item in fields(kind) if item.default is not MISSING]
             _check_keys(f"configuration, section {name!r}", data[name], expected, later)
             parts[name] = kind(**data[name])
@@ -250,7 +192,7 @@ class Config(Checked):
     def table(self) -> str:
         """Returns the configuration as text, with the source of each value.
 
-        A value that is not the default for this task is marked "set by you" beside that default.
+        A value that is not the default for this task is marked "set by you", with that default.
         """
         task = self.task
         column = dataset_facts(task.dataset).column(task.classes, task.shots)
@@ -271,7 +213,7 @@ class Config(Checked):
 def _network_of(task: Any) -> dict[str, Any]:
     """Returns the paper's values of section "model" for what stands in section "task"."""
     _check_keys("configuration, section 'task'", task, [f.name for f in fields(TaskConfig)])
-    defaults = _facts_of_known(task["dataset"]).columns[0].default_values()
+    defaults = dataset_facts(TaskConfig(**task).dataset).columns[0].default_values()
     return {item.name: defaults[item.name] for item in fields(ModelConfig)}
 
 
@@ -288,19 +230,17 @@ def _check_keys(
             raise ConfigError(f"{where}: {problem} {', '.join(map(str, names))}")
 
 
-def _known(values: Mapping[str, Any]) -> Mapping[str, Any]:
+def _known(values: dict[str, Any]) -> dict[str, Any]:
     for name in values:
         if name not in FIELDS:
             raise ConfigError(f"unknown hyper-parameter {name!r}; known: {', '.join(FIELDS)}")
     return values
 
 
-def _from_flat(values: Mapping[str, Any]) -> Config:
-    parts = {
-        name: kind(**{item.name: values[item.name] for item in fields(kind)})
-        for name, kind in _SECTIONS.items()
-    }
-    return Config(**parts, seed=values["seed"])
+FIELDS: dict[str, Any] = {
+    item.name: item.type for kind in SECTIONS.values() for item in fields(kind)
+} | {"seed": int}
+"""Every hyper-parameter's name and type."""
 
 
 def paper_config(
@@ -329,7 +269,7 @@ def paper_config(
     """
     _known(overrides)
     task = TaskConfig(dataset, classes, shots, 0)  # The choice of column needs checked values.
-    column = _facts_of_known(dataset).column(task.classes, task.shots)
+    column = dataset_facts(task.dataset).column(task.classes, task.shots)
     defaults = column.default_values(overrides.get("inner_optimizer", "adam"))
     outer = overrides.get("outer_optimizer", defaults["outer_optimizer"])
     if outer in KERAS_OPTIMIZERS and "meta_step" not in overrides:
@@ -338,4 +278,4 @@ def paper_config(
             f" (the paper's {defaults['meta_step']} is for interpolation). Received: nothing"
         )
     chosen = {"dataset": dataset, "classes": classes, "shots": shots}
-    return _from_flat(defaults | overrides | chosen)
+    return Config._from_flat(defaults | overrides | chosen)

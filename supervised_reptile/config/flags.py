@@ -28,7 +28,8 @@ from typing import Any, NoReturn
 from absl import app, flags, logging
 
 from supervised_reptile.config import FIELDS, Config, RunOptions, paper_config
-from supervised_reptile.config.flag_help import FLAG_HELP, SHORTHANDS, help_of, shown
+from supervised_reptile.config.declaration import shown
+from supervised_reptile.config.flag_help import GROUPS, SHORTHANDS, help_of
 from supervised_reptile.config.locations import FOLDER, is_image_folder
 from supervised_reptile.config.paper import DATASETS
 from supervised_reptile.errors import ConfigError, UserError
@@ -213,7 +214,7 @@ def help_text(flag_values: flags.FlagValues = flags.FLAGS) -> str:
     parts.append("Dashes and underscores are the same: --inner-batch, --inner_batch.")
     shared = {
         group: [name for name in names if name in flag_values and name not in own]
-        for group, names in FLAG_HELP.items()
+        for group, names in GROUPS.items()
     }
     for group, names in (shared | {"This program": own}).items():
         if names:
@@ -262,7 +263,8 @@ def options_from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> RunOption
         ConfigError: If a value is out of range.
     """
     names = [item.name for item in dataclasses.fields(RunOptions)]
-    return RunOptions(**{name: flag_values[name].value for name in names})
+    values: dict[str, Any] = {name: flag_values[name].value for name in names}
+    return RunOptions(**values)
 
 
 def run_main(

@@ -6,7 +6,7 @@ states only how it differs from the values above it; `DATASETS` says which colum
 set.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,7 +80,7 @@ class Column:
     def paper_values(self, inner_optimizer: str = "adam") -> dict[str, Any]:
         """Returns what the table states, under flat names."""
         more = self.sgd_values if inner_optimizer == "sgd" else {}
-        return _EVERY_TABLE | self.values | more
+        return {**_EVERY_TABLE, **self.values, **more}
 
     def default_values(self, inner_optimizer: str = "adam") -> dict[str, Any]:
         """Returns every hyper-parameter's default, under flat names, but for `dataset`."""
@@ -195,6 +195,11 @@ DATASETS: dict[str, DatasetFacts] = {
 _OWN_IMAGES = DatasetFacts(_TABLE_4_COLUMNS)
 
 
+def is_own_images(dataset: str) -> bool:
+    """Returns whether a data set's name is "folder:NAME", a folder of the user's own images."""
+    return dataset.startswith(FOLDER) and dataset != FOLDER
+
+
 def dataset_facts(dataset: str) -> DatasetFacts:
     """Returns what is known of a data set, given as a key of `DATASETS` or as "folder:NAME".
 
@@ -203,5 +208,9 @@ def dataset_facts(dataset: str) -> DatasetFacts:
     Raises:
         KeyError: If the name is neither.
     """
-    own = dataset.startswith(FOLDER) and dataset != FOLDER
-    return _OWN_IMAGES if own else DATASETS[dataset]
+    return _OWN_IMAGES if is_own_images(dataset) else DATASETS[dataset]
+
+
+def columns_of(datasets: Iterable[str]) -> list[Column]:
+    """Returns the columns of the paper's tables for these keys of `DATASETS`, each once."""
+    return list(dict.fromkeys(column for name in datasets for column in DATASETS[name].columns))
