@@ -190,12 +190,26 @@ def test_every_flag_of_the_original_is_there_with_help(data):
 # ----------------------------------------------------------------------- the package itself
 
 PUBLIC = [
-    *("Config", "paper_config", "FewShotDataset", "load_dataset"),
-    *("omniglot_model", "miniimagenet_model", "model_from_config"),
-    *("MetaLearner", "Reptile", "FOMAML", "MAML", "GradientCombination", "learner_from_config"),
-    *("evaluate", "Trainer", "load_pretrained", "__version__"),
-    *("adapt", "rehead", "FewShotClassifier", "FitSettings"),
+    *("Config", "RunOptions", "paper_config", "FewShotDataset", "load_dataset"),
+    *("omniglot_model", "miniimagenet_model", "batch_statistics_normalization"),
+    *("MetaLearner", "Reptile", "FOMAML", "MAML", "GradientCombination", "TaskSpec"),
+    *("meta_train", "LinearDecay", "evaluate", "Accuracy", "fit", "FitSettings"),
+    *("training_spec", "evaluation_spec", "meta_step_from_config"),
+    *("model_from_config", "learner_from_config", "Trainer", "__version__"),
+    *("load_pretrained", "pretrained_names", "adapt", "rehead", "FewShotClassifier"),
 ]
+
+
+def test_type_checkers_see_the_names_that_are_imported_lazily():
+    """Modules and names of the imports for type checkers are those of ``__getattr__``."""
+    (block,) = (node for node in TREES["__init__"].body if isinstance(node, ast.If))
+    seen = {
+        node.module.removeprefix("supervised_reptile."): {alias.name for alias in node.names}
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+    }
+    assert seen == {module: set(names) for module, names in supervised_reptile._MODULES.items()}
+    assert {*supervised_reptile._MODULE_OF, "__version__"} == set(supervised_reptile.__all__)
 
 
 def test_public_names():
