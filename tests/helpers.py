@@ -13,12 +13,15 @@ from supervised_reptile.from_config import evaluation_spec, training_spec
 PROJECT = Path(__file__).resolve().parents[1]
 
 
-def readme_code(name):
-    """The README's code block after the marker "<!-- test: NAME -->"."""
-    _, found, rest = (PROJECT / "README.md").read_text().partition(f"<!-- test: {name} -->\n")
-    assert found, f"README.md has no code marked {name}"
-    fence, _, code = rest.partition("\n")
-    assert fence.startswith("```")
+DOCUMENTS = [PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md"))]
+
+
+def document_code(name):
+    """The code block after the marker "<!-- test: NAME -->" in the README or in docs/."""
+    marker = f"<!-- test: {name} -->\n"
+    (text,) = (text for text in map(Path.read_text, DOCUMENTS) if marker in text)
+    fence, _, code = text.partition(marker)[2].partition("\n")
+    assert fence == "```python"
     return code.partition("```")[0]
 
 

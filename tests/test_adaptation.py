@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import readme_code, tiny_config, training_tasks, vector_dataset
+from helpers import document_code, tiny_config, training_tasks, vector_dataset
 
 import supervised_reptile as sr
 from supervised_reptile.datasets import load_dataset
@@ -269,7 +269,7 @@ def test_the_readme_s_lines(learner, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {"sr": sr, "model": rehead(learner.compiled_model(), 5)}
     names |= {"images": IMAGES, "labels": LABELS, "queries": QUERIES}
-    exec(readme_code("adapt"), names)
+    exec(document_code("adapt"), names)
     assert names["probabilities"].shape == (4, 3)
     assert (tmp_path / "mine.keras").exists()
 

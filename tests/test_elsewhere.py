@@ -10,13 +10,13 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from helpers import readme_code, tiny_config, training_tasks, vector_dataset
+from helpers import document_code, tiny_config, training_tasks, vector_dataset
 
 from supervised_reptile.from_config import learner_from_config
 from supervised_reptile.models import omniglot_model
 from supervised_reptile.tasks import EvaluationTasks, MiniBatches, random_stream
 
-RECIPE = readme_code("elsewhere")
+RECIPE = document_code("elsewhere")
 LINUX_PC = (platform.system(), platform.machine()) == ("Linux", "x86_64")
 TENSORFLOW = "tensorflow-cpu" if LINUX_PC else "tensorflow"
 

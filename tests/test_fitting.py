@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import PROJECT, readme_code
+from helpers import PROJECT, document_code
 
 import supervised_reptile as sr
 from supervised_reptile.keras_api.array_tasks import evaluation_tasks_of_arrays, tasks_of_arrays
@@ -346,7 +346,7 @@ def test_labels_are_checked():
 
 def test_the_readme_s_lines(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code = readme_code("fit")
+    code = document_code("fit")
     assert "epochs=20" in code
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(8), keras.layers.Dense(1)])
     names = {"sr": sr, "keras": keras, "model": model}
