@@ -1,15 +1,15 @@
 r"""How well an evaluation knows an accuracy: over its tasks, and over the draw of test classes.
 
 A seed decides which characters are test classes. Evaluating more tasks says more about these
-characters, and nothing about others. The uncertainty over the draw of the classes comes from leaving
-out one class at a time (the delete-one jackknife):
+characters, and nothing about others. The uncertainty over the draw of the classes comes from
+leaving out one class at a time (the delete-one jackknife):
 
 .. math::
     s^2 = \frac{C - 1}{C} \sum_c (a_{-c} - \bar a)^2 - N \frac{\sigma^2}{T}
 
-with :math:`a_{-c}` the mean accuracy of the tasks without class c, C classes, N classes per task, and
-T tasks of accuracy variance :math:`\sigma^2`. The subtracted term is what the random composition of
-the tasks adds, as each class is in only N·T/C of them.
+with :math:`a_{-c}` the mean accuracy of the tasks without class c, C classes, N classes per task,
+and T tasks of accuracy variance :math:`\sigma^2`. The subtracted term is what the random
+composition of the tasks adds, as each class is in only N·T/C of them.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def uncertainty(accuracies: np.ndarray, classes: np.ndarray) -> Uncertainty:
     if accuracies.shape != (tasks,) or tasks < 2 or len(ids) <= per_task:
         raise ValueError(
             "accuracies must be [tasks] and classes [tasks, N], of at least 2 tasks and more than "
-            f"N classes. Received: shapes {accuracies.shape} and {classes.shape}, {len(ids)} classes"
+            f"N classes. Received: shapes {accuracies.shape}, {classes.shape} and {len(ids)} classes"
         )
     place = np.searchsorted(ids, classes).ravel()
     # Number of tasks with each class, and the sum of their accuracies.
