@@ -56,5 +56,5 @@ def test_the_mean_of_seeds():
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match=r"Received: shapes \(3,\), \(2, 2\) and 3 classes"):
+    with pytest.raises(ValueError, match=r"Received: \(3,\), \(2, 2\) and 3 classes"):
         uncertainty(np.ones(3), np.array([[0, 1], [1, 2]]))

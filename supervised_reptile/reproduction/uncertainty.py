@@ -50,8 +50,8 @@ def uncertainty(accuracies: np.ndarray, classes: np.ndarray) -> Uncertainty:
     ids = np.unique(classes)
     if accuracies.shape != (tasks,) or tasks < 2 or len(ids) <= per_task:
         raise ValueError(
-            "accuracies must be [tasks] and classes [tasks, N], of at least 2 tasks and more than "
-            f"N classes. Received: shapes {accuracies.shape}, {classes.shape} and {len(ids)} classes"
+            "accuracies must be [tasks] and classes [tasks, N], of 2 tasks or more and more than "
+            f"N classes. Received: {accuracies.shape}, {classes.shape} and {len(ids)} classes"
         )
     place = np.searchsorted(ids, classes).ravel()
     # Number of tasks with each class, and the sum of their accuracies.
