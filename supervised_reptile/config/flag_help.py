@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 from supervised_reptile.config import (
     ALGORITHMS,
@@ -12,6 +11,7 @@ from supervised_reptile.config import (
     RESIZE_FILTERS,
     RunOptions,
 )
+from supervised_reptile.config.command_line import shown
 from supervised_reptile.config.paper import DATASETS
 
 FLAG_HELP: dict[str, dict[str, str]] = {
@@ -139,7 +139,7 @@ def help_of(dataset_choices: Sequence[str]) -> dict[str, str]:
     result = {}
     for name, text in (item for group in FLAG_HELP.values() for item in group.items()):
         if name in ours:
-            if ours[name] is not None:
+            if ours[name] not in (None, ""):
                 text += f" Default: {shown(ours[name])}."
         elif name in FIELDS and name != "dataset":
             values = {column: column.default_values()[name] for column in columns}
@@ -152,10 +152,3 @@ def help_of(dataset_choices: Sequence[str]) -> dict[str, str]:
                 text += f" {where}: {shown(value)}."
         result[name] = text
     return result
-
-
-def shown(value: Any) -> str:
-    """Returns a default as people write it."""
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return f"{value:g}" if isinstance(value, float) else str(value)
