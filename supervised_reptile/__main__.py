@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from supervised_reptile.config.command_line import run_main
+from supervised_reptile.config.command_line import run_program
 from supervised_reptile.errors import ConfigError
 from supervised_reptile.programs import COMMAND, PROGRAMS, shown_name
 
@@ -28,10 +28,11 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         shown = shown_name(name) if Path(program).name == "__main__.py" else f"{COMMAND} {name}"
         getattr(module, entry.function)([shown, *words[1:]])
 
-    def no_command(argv: list[str]) -> NoReturn:
+    def no_command() -> NoReturn:
         raise ConfigError(f"the command must be one of {', '.join(PROGRAMS)}. Received: {name!r}")
 
-    run_main(no_command, [COMMAND, name][: 1 + name.startswith("-")], description=_overview())
+    words = [name] if name.startswith("-") else []
+    run_program(no_command, {}, [COMMAND, *words], _overview())
 
 
 def _overview() -> str:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pytest
 
 from supervised_reptile.config import paper_config
 from supervised_reptile.datasets.few_shot import FewShotDataset
@@ -18,6 +19,13 @@ def readme_code(name):
     fence, _, code = rest.partition("\n")
     assert fence.startswith("```")
     return code.partition("```")[0]
+
+
+def exit_code(main, argv):
+    """What a program exits with, called here; 0 for success."""
+    with pytest.raises(SystemExit) as stop:
+        main(argv)
+    return stop.value.code or 0
 
 
 def tiny_config(**overrides):

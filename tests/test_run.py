@@ -38,8 +38,8 @@ LAUNCHER = """
 import json, os, resource, signal, sys, time
 
 from helpers import dense_model, vector_dataset
-from supervised_reptile.config.flags import config_from_flags, define_flags
-from supervised_reptile.config.flags import options_from_flags, run_main
+from supervised_reptile.config.command_line import run_main
+from supervised_reptile.config.flags import config_from_flags, define_flags, options_from_flags
 from supervised_reptile import reptile as learners
 from supervised_reptile.runs import trainer as training
 from supervised_reptile.main import run
@@ -285,7 +285,7 @@ def test_ctrl_c_and_sigterm_save_and_say_how_to_go_on(start, uninterrupted, tmp_
         assert newest(tmp_path / "run") == first  # nothing that was done is lost
         *_, last_line = process.output().splitlines()
         assert last_line == (
-            f"run_tiny.py: stopped: stopped after {first} of {ITERATIONS} meta-iterations and "
+            f"run_tiny.py: stopped after {first} of {ITERATIONS} meta-iterations and "
             "saved; the same command goes on from here"
         )
         assert "Traceback" not in process.output()

@@ -220,7 +220,9 @@ def flag_file(name: str) -> str:
     packaged = {file.stem: file for file in sorted(FLAG_FILES.glob("*.cfg"))}
     if path.parent in (Path(), Path("configs")) and path.name.removesuffix(".cfg") in packaged:
         return str(packaged[path.name.removesuffix(".cfg")])
-    raise ConfigError(f"--flagfile: must be a file or one of {', '.join(packaged)}. Received: {name!r}")
+    raise ConfigError(
+        f"--flagfile: must be a file or one of {', '.join(packaged)}. Received: {name!r}"
+    )
 
 
 def _with_flag_files(words: Sequence[str], flag_values: flags.FlagValues) -> list[str]:

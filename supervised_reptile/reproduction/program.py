@@ -25,7 +25,7 @@ _READMES = (
     if CHECKOUT
     else "When not given: none."
 )
-FLAGS = {
+_FLAGS = {
     "row": Flag([], "A row to run; may be repeated.", list[str]),
     "seeds": Flag((0,), "Seeds to run, with commas between them."),
     "meta_iters": Flag(None, "Outer updates, at least 1, to shorten the run.", int),
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     Args:
         argv: the program's name and its arguments; `sys.argv` by default.
     """
-    run_program(_reproduce, FLAGS, argv, _description())
+    run_program(_reproduce, _FLAGS, argv, _description())
 
 
 def _description() -> str:

@@ -27,7 +27,7 @@ PAGES = Path(__file__).resolve().parent / "pages"
 WEB = CHECKOUT / "web" if CHECKOUT else None
 """Their sources, in a checkout."""
 
-FLAGS = {"port": Flag(8000, "TCP port on 127.0.0.1; 0 takes any free one.")}
+_FLAGS = {"port": Flag(8000, "TCP port on 127.0.0.1; 0 takes any free one.")}
 _COMMANDS = (("npm", "ci"), ("npm", "run", "build"))
 # What the build reads; web/vite.config.ts has the same list.
 SOURCES = ("src", "public", "index.html", "figure.html", "vite.config.ts", "package-lock.json")
@@ -148,7 +148,7 @@ Serve the browser pages (draw and classify; how Reptile moves) on this machine.
 
     {command("demo")}
 """
-    run_program(_serve, FLAGS, argv, description)
+    run_program(_serve, _FLAGS, argv, description)
 
 
 def _serve(port: int) -> None:

@@ -63,7 +63,7 @@ def draw_example_task(
     return accuracy
 
 
-FLAGS = {
+_FLAGS = {
     "checkpoint": Flag(RunOptions().checkpoint, "Folder of the run."),
     "data_dir": Flag(default_data_dir(), "Directory of the data sets."),
     "split": Flag("test", "Split that the classes come from: train, validation or test."),
@@ -89,7 +89,7 @@ Draw a task of the final evaluation, number 0, 1, … of a split, with its predi
 
     {command("example")} --checkpoint model_checkpoint --split test --number 0
 """
-    run_program(_draw, FLAGS, argv, description)
+    run_program(_draw, _FLAGS, argv, description)
 
 
 def _draw(

@@ -192,7 +192,7 @@ def _read_record(run: Path, name: str) -> tuple[Config, Mapping[str, Any]]:
         raise RunError(f"--record: {path} is not the record of a run: {error}") from error
 
 
-FLAGS = {
+_FLAGS = {
     "checkpoint": Flag(None, "Folder of a finished run, its --checkpoint.", str, required=True),
     "out": Flag(
         None,
@@ -220,7 +220,7 @@ the browser.
 
     {command("export")} --checkpoint ckpt_web --out web/public/model
 """
-    run_program(_export, FLAGS, argv, description)
+    run_program(_export, _FLAGS, argv, description)
 
 
 def _export(*, checkpoint: str, out: str, record: str) -> None:

@@ -16,7 +16,7 @@ from supervised_reptile.programs import command
 from supervised_reptile.startup import import_tensorflow
 
 DATASETS = ("omniglot", "miniimagenet", "folder")
-FLAGS = {
+_FLAGS = {
     "dataset": Flag("omniglot", f"Data set: {', '.join(DATASETS)}."),
     "from": Flag(None, "Folder to take the data from; nothing is downloaded then.", str),
     "layout": Flag(
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     Args:
         argv: the program's name and its arguments; `sys.argv` by default.
     """
-    run_program(_fetch, FLAGS, argv, _description(), operands=("dataset",))
+    run_program(_fetch, _FLAGS, argv, _description(), operands=("dataset",))
 
 
 def _description() -> str:

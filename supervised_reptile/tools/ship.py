@@ -11,7 +11,7 @@ from supervised_reptile.errors import RunError
 from supervised_reptile.pretrained import ship
 from supervised_reptile.programs import command
 
-FLAGS = {
+_FLAGS = {
     "run": Flag(None, "Folder of the run, below that of reproduce's --runs.", str, required=True),
     "name": Flag(None, "What to call it, such as omniglot-5way.", str, required=True),
 }
@@ -28,7 +28,7 @@ Add a finished run to the networks that come with the package.
 
     {command("ship")} RUN NAME
 """
-    run_program(_ship, FLAGS, argv, description, operands=("run", "name"))
+    run_program(_ship, _FLAGS, argv, description, operands=("run", "name"))
 
 
 def _ship(*, run: str, name: str) -> None:
