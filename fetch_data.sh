@@ -1,7 +1,7 @@
 #!/bin/sh
 # Fetch and prepare a data set:
 #   ./fetch_data.sh [omniglot|miniimagenet|folder] [--from DIR] [--data_dir DIR]
-# Everything is in supervised_reptile/tools/fetch.py; see ./fetch_data.sh --help.
+# See ./fetch_data.sh --help. Systems without a shell: python -m supervised_reptile fetch.
 # The interpreter is $PYTHON, or that of the active or else the README's virtual environment.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -14,4 +14,4 @@ if [ -z "${PYTHON:-}" ]; then
   fi
 fi
 export PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}"
-exec "$PYTHON" -m supervised_reptile.tools.fetch "$@"
+exec "$PYTHON" -m supervised_reptile fetch "$@"

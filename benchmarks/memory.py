@@ -8,16 +8,16 @@ pickles of Python 2's protocol, the form that takes most memory. Needs 5 GB of d
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import pickle
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from benchmarks.processes import ROOT, run_job, run_to_end
+from supervised_reptile.config.command_line import Flag, run_program
 from supervised_reptile.datasets.images.miniimagenet import CLASSES, IMAGES_A_CLASS
 
 _LIMIT_MEGABYTES = 3 * 1024
@@ -66,11 +66,19 @@ def write_pickles(root: Path) -> None:
             pickle.dump(data, file, protocol=2)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns 1 if anything takes more than 3 GB."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
-    arguments = parser.parse_args(argv)
+FLAGS = {"json": Flag(None, "File to write the numbers to as well.", str)}
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line; the exit code is 1 if anything takes more than 3 GB.
+
+    Args:
+        argv: The program's name and its arguments; ``sys.argv`` by default.
+    """
+    run_program(_measure, FLAGS, argv, __doc__)
+
+
+def _measure(**given: str | None) -> int:
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
@@ -79,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             # In a process of its own: a child's peak is never below its parent's at the start.
             code = f"import benchmarks.memory as m, pathlib; m.write_{layout}(pathlib.Path({{!r}}))"
             run_to_end(["-c", code.format(str(source))])
-            prepare = ["-m", "supervised_reptile.tools.fetch", "miniimagenet"]
+            prepare = ["-m", "supervised_reptile", "fetch", "miniimagenet"]
             to = data if layout == "folders" else Path(folder) / "other"
             found[f"prepare from {layout}"] = run_to_end(
                 [*prepare, f"--from={source}", f"--data_dir={to}"]
@@ -96,10 +104,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     for what, numbers in found.items():
         print(f"{what}: {numbers['peak_megabytes']:.0f} MB, {numbers['total_seconds']:.0f} s")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=2) + "\n")
+    if given["json"]:
+        Path(given["json"]).write_text(json.dumps(found, indent=2) + "\n")
     return int(any(each["peak_megabytes"] > _LIMIT_MEGABYTES for each in found.values()))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

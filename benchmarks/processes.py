@@ -16,11 +16,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from supervised_reptile.errors import UserError
+
 ROOT = Path(__file__).resolve().parents[1]
 _POLL_SECONDS = 0.02
 
 
-class BenchmarkError(Exception):
+class BenchmarkError(UserError):
     """What went wrong, in one line."""
 
 

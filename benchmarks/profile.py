@@ -7,16 +7,17 @@ over the threads, beside the wall time of the whole. Uses TensorFlow's own profi
 from __future__ import annotations
 
 import collections
-import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
-import tensorflow as tf
-from tensorflow.tsl.profiler.protobuf import xplane_pb2
-
-from benchmarks.contestants import Ours
 from benchmarks.workloads import WORKLOADS
+from supervised_reptile.config.command_line import Flag, run_program
+from supervised_reptile.startup import import_tensorflow
+
+FLAGS = {"row": Flag("omniglot-1shot-5way", "Row of the benchmark.", choices=list(WORKLOADS))}
 
 _SHOWN = 16
 # Names of whole graphs and of the executor's own bookkeeping, which contain the kernels.
@@ -25,6 +26,8 @@ _CONTAINERS = ("Run", "Process", "Eager", "TFE_", "_inference", "_meta_iteration
 
 def kernel_milliseconds(folder: Path) -> dict[str, tuple[float, int]]:
     """Kernel -> milliseconds over all threads and number of calls, from a profile on disk."""
+    from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
     spent, calls = collections.Counter(), collections.Counter()
     for path in folder.rglob("*.xplane.pb"):
         space = xplane_pb2.XSpace.FromString(path.read_bytes())
@@ -41,8 +44,22 @@ def kernel_milliseconds(folder: Path) -> dict[str, tuple[float, int]]:
     }
 
 
-def main(row: str = "omniglot-1shot-5way") -> None:
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line.
+
+    Args:
+        argv: The program's name and its arguments; ``sys.argv`` by default.
+    """
+    run_program(_profile, FLAGS, argv, __doc__, operands=("row",))
+
+
+def _profile(row: str) -> None:
     """Profile one meta-iteration of a row and print its kernels."""
+    import_tensorflow()
+    import tensorflow as tf
+
+    from benchmarks.contestants import Ours
+
     workload = WORKLOADS[row]
     Ours.set_threads(*workload.threads)
     dataset = workload.dataset()
@@ -66,4 +83,4 @@ def main(row: str = "omniglot-1shot-5way") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

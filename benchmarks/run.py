@@ -7,23 +7,20 @@ See README.md in this folder for what is compared and how.
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import json
 import math
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 from tqdm import tqdm
-
-if not __package__:  # run as a file
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.processes import BenchmarkError, Worker, run_job
 from benchmarks.report import PHASES, phase_summary, render
@@ -36,6 +33,8 @@ from benchmarks.worker import (
     difference,
 )
 from benchmarks.workloads import WORKLOADS, Workload
+from supervised_reptile.config.command_line import Flag, run_program
+from supervised_reptile.errors import ConfigError
 
 BASELINES = tuple(name for name in CONTESTANTS if name != OURS)
 PARTS = ("speed", "jobs")
@@ -44,42 +43,141 @@ PARTS = ("speed", "jobs")
 TOLERANCE = 0.05
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"benchmarks: {message} (see --help)\n")
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What to measure, and how; the flags of the same names say more."""
+
+    rows: Sequence[str]
+    baselines: Sequence[str] | None
+    rounds: int
+    seconds: float
+    threads: Sequence[int]
+    torch_python: str
+    tf1_python: str | None
+    only: Sequence[str]
+    job_iterations: int
+    data_dir: str | None
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+FLAGS = {
+    "rows": Flag(",".join(WORKLOADS), "What to time, with commas between."),
+    "baselines": Flag(
+        None,
+        f"What to compare with, of {', '.join(BASELINES)}, or none. When not given: all that can "
+        "run here.",
+        str,
+    ),
+    "rounds": Flag(7, "Times that each has its turn, at least 1; medians are over the rounds."),
+    "seconds": Flag(1.0, "Least length of a turn, in seconds, at least 0."),
+    "threads": Flag(
+        None,
+        "INTRA/INTER, threads for the package's own rows, to find out what is best for a machine. "
+        "When not given: what suits the row.",
+        str,
+    ),
+    "torch_python": Flag(
+        None, "Interpreter that has PyTorch and NumPy. When not given: this one.", str
+    ),
+    "tf1_python": Flag(
+        None,
+        "Interpreter that has TensorFlow 1, of Python 3.6 or 3.7. When not given: without it.",
+        str,
+    ),
+    "only": Flag(
+        ",".join(PARTS),
+        "speed: the tables of times; jobs: start-up time and peak memory of run_omniglot.py as a "
+        "whole.",
+    ),
+    "job_iterations": Flag(300, "Meta-iterations of the job whose memory is measured, at least 1."),
+    "data_dir": Flag(
+        None,
+        "Where Omniglot is prepared, for the whole jobs. When not given: they use the glyphs.",
+        str,
+    ),
+    "json": Flag(None, "File to write everything measured to as well.", str),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line.
 
     Args:
-        argv: Arguments without the program's name; None to take them from `sys.argv`.
-
-    Returns:
-        Exit code: 0, or 1 after one line on stderr. Wrong usage exits with 2.
+        argv: The program's name and its arguments; ``sys.argv`` by default.
     """
-    arguments = _parser().parse_args(argv)
-    try:
-        if arguments.json is not None:
-            _require_writable(arguments.json)
-        report = benchmark(arguments)
-        print(render(report))
-        if arguments.json is not None:
-            arguments.json.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
-    except (BenchmarkError, OSError) as error:
-        print(f"benchmarks: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nbenchmarks: interrupted", file=sys.stderr)
-        return 130
-    return 0
+    run_program(_benchmark, FLAGS, argv, __doc__)
 
 
-def benchmark(arguments: argparse.Namespace) -> dict[str, Any]:
+def _benchmark(**given: Any) -> None:
+    path = given.pop("json")
+    if path is not None:
+        path = Path(path)
+        _require_writable(path)
+    report = benchmark(_settings(**given))
+    print(render(report))
+    if path is not None:
+        path.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+
+
+def _settings(
+    *,
+    rows: str,
+    baselines: str | None,
+    threads: str | None,
+    torch_python: str | None,
+    tf1_python: str | None,
+    only: str,
+    **numbers: Any,
+) -> Settings:
+    """Checks the flags.
+
+    Raises:
+        ConfigError: One of them is out of range.
+    """
+    for name, least in (("rounds", 1), ("seconds", 0), ("job_iterations", 1)):
+        if not least <= numbers[name] < math.inf:
+            raise ConfigError(f"--{name}: must be at least {least}. Received: {numbers[name]}")
+    known = None
+    if baselines is not None:
+        known = [] if baselines == "none" else _names("baselines", baselines, BASELINES)
+    return Settings(
+        rows=_names("rows", rows, WORKLOADS),
+        baselines=known,
+        threads=() if threads is None else _thread_pair(threads),
+        torch_python=_interpreter(torch_python or sys.executable),
+        tf1_python=tf1_python and _interpreter(tf1_python),
+        only=_names("only", only, PARTS),
+        **numbers,
+    )
+
+
+def _names(flag: str, text: str, known: Iterable[str]) -> list[str]:
+    names = list(dict.fromkeys(name.strip() for name in text.split(",")))
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"--{flag}: must be of {', '.join(known)}. Received: {name!r}")
+    return names
+
+
+def _interpreter(text: str) -> str:
+    """A path that holds wherever a worker runs; a name is looked for on the PATH."""
+    # Not resolved: through its link an interpreter finds its virtual environment.
+    return os.path.abspath(text) if os.sep in text else text  # noqa: PTH100
+
+
+def _thread_pair(text: str) -> tuple[int, int]:
+    intra, slash, inter = text.partition("/")
+    if not (slash and intra.isdecimal() and inter.isdecimal() and int(intra) and int(inter)):
+        raise ConfigError(
+            f"--threads: must be two integers of at least 1, as 1/2. Received: {text!r}"
+        )
+    return int(intra), int(inter)
+
+
+def benchmark(settings: Settings) -> dict[str, Any]:
     """Measure what the flags ask for.
 
     Args:
-        arguments: The flags.
+        settings: What to measure.
 
     Returns:
         Environment, settings, rows and jobs as plain values for JSON.
@@ -87,41 +185,41 @@ def benchmark(arguments: argparse.Namespace) -> dict[str, Any]:
     Raises:
         BenchmarkError: Something could not be run.
     """
-    baselines = _available(arguments) if "speed" in arguments.only else []
+    baselines = _available(settings) if "speed" in settings.only else []
     with Worker(MATRIX_PRODUCT) as product:
         report = {
             "environment": product.start["environment"],
             "settings": {
-                "rounds": arguments.rounds,
-                "seconds": arguments.seconds,
-                "job_iterations": arguments.job_iterations,
+                "rounds": settings.rounds,
+                "seconds": settings.seconds,
+                "job_iterations": settings.job_iterations,
             },
             "rows": [],
             "jobs": [],
         }
-        if "speed" in arguments.only:
-            for name in arguments.rows:
-                report["rows"].append(_row(WORKLOADS[name], baselines, product, arguments))
-    if "jobs" in arguments.only:
-        report["jobs"] = _jobs(arguments)
+        if "speed" in settings.only:
+            for name in settings.rows:
+                report["rows"].append(_row(WORKLOADS[name], baselines, product, settings))
+    if "jobs" in settings.only:
+        report["jobs"] = _jobs(settings)
     return report
 
 
 def _row(
-    workload: Workload, baselines: Sequence[str], product: Worker, arguments: argparse.Namespace
+    workload: Workload, baselines: Sequence[str], product: Worker, settings: Settings
 ) -> dict[str, Any]:
     names = [OURS, *baselines]
-    total = len(names) + arguments.rounds * len(PHASES) * (1 + len(names))
+    total = len(names) + settings.rounds * len(PHASES) * (1 + len(names))
     with ExitStack() as stack:
         bar = stack.enter_context(tqdm(total=total, desc=workload.title, unit="turn"))
         workers = {}
         for name in names:
             bar.set_postfix_str(f"{name}: start and warm-up")
             needs = CONTESTANTS[name].needs
-            python = arguments.torch_python if needs == PYTORCH else sys.executable
-            more = arguments.threads if name == OURS else ()
+            python = settings.torch_python if needs == PYTORCH else sys.executable
+            more = settings.threads if name == OURS else ()
             if needs == TENSORFLOW_1:
-                more = (arguments.tf1_python,)
+                more = (settings.tf1_python,)
             worker = Worker(name, workload.name, *map(str, more), python=python)
             workers[name] = stack.enter_context(worker)
             bar.update()
@@ -130,12 +228,12 @@ def _row(
 
         def turn(worker: Worker, label: str, phase: str, into: list[float]) -> None:
             bar.set_postfix_str(f"{label}: {phase}")
-            into.append(worker.seconds(phase, arguments.seconds))
+            into.append(worker.seconds(phase, settings.seconds))
             bar.update()
 
         # One computes at a time. In turn, so that a machine that is slower for a while is so for
         # all of them.
-        for _ in range(arguments.rounds):
+        for _ in range(settings.rounds):
             for phase in PHASES:
                 turn(product, MATRIX_PRODUCT, phase, products[phase])
                 for name, worker in workers.items():
@@ -167,13 +265,13 @@ def _agreement(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, 
     return {"difference": apart, "agrees": max(apart.values()) < TOLERANCE}
 
 
-def _jobs(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def _jobs(settings: Settings) -> list[dict[str, Any]]:
     """Start-up of the real job, and the memory of one that has trained and evaluated."""
     dataset, more = "glyphs", []
-    if arguments.data_dir is not None:
-        dataset, more = "omniglot", ["--data_dir", str(arguments.data_dir)]
+    if settings.data_dir is not None:
+        dataset, more = "omniglot", ["--data_dir", str(settings.data_dir)]
     jobs = []
-    wanted = ((1, 1), (arguments.job_iterations, 100))
+    wanted = ((1, 1), (settings.job_iterations, 100))
     for iterations, samples in tqdm(wanted, desc="Whole jobs", unit="job"):
         with tempfile.TemporaryDirectory() as directory:
             checkpoint = Path(directory) / "checkpoint"
@@ -188,21 +286,21 @@ def _jobs(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     return jobs
 
 
-def _available(arguments: argparse.Namespace) -> list[str]:
+def _available(settings: Settings) -> list[str]:
     """The baselines asked for; by default all that can run here."""
-    chosen = BASELINES if arguments.baselines is None else arguments.baselines
+    chosen = BASELINES if settings.baselines is None else settings.baselines
     needed = {CONTESTANTS[name].needs for name in chosen} - {None}
     missing = {}  # what -> why
-    if PYTORCH in needed and not find(arguments.torch_python, "torch", "--torch_python"):
-        missing[PYTORCH] = f"{arguments.torch_python} has none; give one with --torch_python"
+    if PYTORCH in needed and not find(settings.torch_python, "torch", "--torch_python"):
+        missing[PYTORCH] = f"{settings.torch_python} has none; give one with --torch_python"
     if TENSORFLOW_1 in needed:
-        python = arguments.tf1_python
+        python = settings.tf1_python
         if python is None:
             missing[TENSORFLOW_1] = "give one with --tf1_python"
         elif not find(python, "tensorflow", "--tf1_python", below="2"):
             missing[TENSORFLOW_1] = f"{python} has none; give one with --tf1_python"
     for what, why in missing.items():
-        if arguments.baselines is not None:
+        if settings.baselines is not None:
             raise BenchmarkError(f"--baselines: needs an interpreter with {what}: {why}")
         print(f"benchmarks: without {what} ({why})", file=sys.stderr)
     return [name for name in chosen if CONTESTANTS[name].needs not in missing]
@@ -230,133 +328,5 @@ def _require_writable(path: Path) -> None:
         raise BenchmarkError(f"--json: cannot write {path}: {error.strerror}") from error
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="python -m benchmarks.run",
-        description="Times training and evaluation of the package and of plain programs of the "
-        "same algorithm, in turn, and prints a table of medians.",
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add(
-        "--rows",
-        type=_names(WORKLOADS),
-        default=[*WORKLOADS],
-        metavar="NAME,...",
-        help=f"what to time, of {', '.join(WORKLOADS)} (default: all)",
-    )
-    add(
-        "--baselines",
-        type=_names(BASELINES, none=True),
-        metavar="NAME,...",
-        help=f"what to compare with, of {', '.join(BASELINES)}, or none (default: all that can "
-        "run here)",
-    )
-    add(
-        "--rounds",
-        type=_at_least(int, 1),
-        default=7,
-        help="times that each has its turn; medians are over the rounds (default: %(default)s)",
-    )
-    add(
-        "--seconds",
-        type=_at_least(float, 0),
-        default=1.0,
-        help="least length of a turn, in seconds (default: %(default)s)",
-    )
-    add(
-        "--threads",
-        type=_thread_pair,
-        default=(),
-        metavar="INTRA/INTER",
-        help="threads for the package's own rows, to find out what is best for a machine "
-        "(default: what suits the row)",
-    )
-    add(
-        "--torch_python",
-        "--torch-python",
-        type=_interpreter,
-        default=sys.executable,
-        metavar="PATH",
-        help="interpreter that has PyTorch and NumPy (default: this one)",
-    )
-    add(
-        "--tf1_python",
-        "--tf1-python",
-        type=_interpreter,
-        metavar="PATH",
-        help="interpreter that has TensorFlow 1, of Python 3.6 or 3.7 (default: without it)",
-    )
-    add(
-        "--only",
-        type=_names(PARTS),
-        default=[*PARTS],
-        metavar="PART",
-        help="speed: the tables of times; jobs: start-up time and peak memory of "
-        "run_omniglot.py as a whole (default: both)",
-    )
-    add(
-        "--job_iterations",
-        "--job-iterations",
-        type=_at_least(int, 1),
-        default=300,
-        metavar="N",
-        help="meta-iterations of the job whose memory is measured (default: %(default)s)",
-    )
-    add(
-        "--data_dir",
-        "--data-dir",
-        type=Path,
-        metavar="DIR",
-        help="where Omniglot is prepared, for the whole jobs (default: use the glyphs)",
-    )
-    add("--json", type=Path, metavar="FILE", help="write everything measured here as well")
-    return parser
-
-
-def _names(known: Sequence[str], *, none: bool = False) -> Callable[[str], list[str]]:
-    def parse(text: str) -> list[str]:
-        if none and text == "none":
-            return []
-        names = list(dict.fromkeys(name.strip() for name in text.split(",")))
-        for name in names:
-            if name not in known:
-                raise argparse.ArgumentTypeError(
-                    f"must be of {', '.join(known)}. Received: {name!r}"
-                )
-        return names
-
-    return parse
-
-
-def _interpreter(text: str) -> str:
-    """A path that holds wherever a worker runs; a name is looked for on the PATH."""
-    # Not resolved: through its link an interpreter finds its virtual environment.
-    return os.path.abspath(text) if os.sep in text else text  # noqa: PTH100
-
-
-def _thread_pair(text: str) -> tuple[int, int]:
-    intra, slash, inter = text.partition("/")
-    if not (slash and intra.isdecimal() and inter.isdecimal() and int(intra) and int(inter)):
-        raise argparse.ArgumentTypeError(
-            f"must be two integers of at least 1, as 1/2. Received: {text!r}"
-        )
-    return int(intra), int(inter)
-
-
-def _at_least(kind: type, low: float) -> Callable[[str], Any]:
-    def parse(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = math.nan
-        if not low <= value < math.inf:
-            word = "an integer" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"must be {word}, at least {low}. Received: {text!r}")
-        return value
-
-    return parse
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from supervised_reptile.config.flags import define_own_flags, own_values, run_main
+from supervised_reptile.config.command_line import run_program
 from supervised_reptile.errors import RunError
 from supervised_reptile.runs.files import write_whole
 from supervised_reptile.startup import import_tensorflow
@@ -26,8 +26,7 @@ def start(main: Callable[..., None], flags: Mapping[str, tuple[Any, str]]) -> No
         main: Called with the value of each flag, by name.
         flags: Name of each flag to its default and its meaning.
     """
-    define_own_flags(flags)
-    run_main(lambda argv: main(**own_values()))
+    run_program(main, flags)
 
 
 def load_tensorflow() -> None:

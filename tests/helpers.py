@@ -4,6 +4,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pytest
 
 from supervised_reptile import tasks
 from supervised_reptile.config import paper_config
@@ -23,6 +24,13 @@ def document_code(name):
     fence, _, code = text.partition(marker)[2].partition("\n")
     assert fence == "```python"
     return code.partition("```")[0]
+
+
+def exit_code(main, argv):
+    """What a program exits with, called here; 0 for success."""
+    with pytest.raises(SystemExit) as stop:
+        main(argv)
+    return stop.value.code or 0
 
 
 def tiny_config(**overrides):

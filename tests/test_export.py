@@ -182,11 +182,13 @@ def test_a_file_cut_short_or_without_its_optimizer_is_refused(tmp_path, run):
 
 
 def test_the_command_line(run, tmp_path):
-    command = [sys.executable, "-m", "supervised_reptile.tools.export"]
+    command = [sys.executable, "-m", "supervised_reptile", "export"]
     arguments = ["--checkpoint", str(tmp_path), "--out", str(tmp_path / "out")]
     failed = subprocess.run([*command, *arguments], capture_output=True, text=True)
     assert failed.returncode == 1
-    assert failed.stderr.startswith("export: error: --checkpoint: no results.json in")
+    assert failed.stderr.startswith(
+        "supervised-reptile export: error: --checkpoint: no results.json in"
+    )
     assert failed.stderr.count("\n") == 1
     arguments[1] = str(run[0])
     done = subprocess.run([*command, *arguments], capture_output=True, text=True)

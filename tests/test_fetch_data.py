@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import exit_code
 from http_server import Server, serving
 from PIL import Image
 
@@ -367,7 +368,7 @@ def test_script_error_is_one_line(archives: Path, tmp_path: Path) -> None:
     (archives / "images_background.zip").write_bytes(b"PK")
     done = run_script("--from", str(archives), "--data_dir", str(tmp_path / "data"))
     assert done.returncode == 1
-    assert done.stderr.strip().splitlines()[-1].startswith("fetch_data.sh: ")
+    assert done.stderr.strip().splitlines()[-1].startswith("fetch_data.sh: error: ")
     assert "Traceback" not in done.stderr
     assert "truncated" in done.stderr
 
@@ -381,22 +382,20 @@ def test_script_error_is_one_line(archives: Path, tmp_path: Path) -> None:
         (["--image-size", "84"], "--image_size is not for omniglot"),
         (["folder", "--from", "x", "--url", "http://y"], "exclude each other"),
         (["miniimagenet", "--image_size", "0"], "--image_size must be at least 1. Received: 0"),
-        (["--frm", "x"], "unrecognized arguments: --frm"),
+        (["--frm", "x"], "Unknown command line flag 'frm'"),
+        (["omniglot", "glyphs"], "unexpected argument 'glyphs'"),
+        (["--url", "ftp://x"], "--url must begin with http:// or https://. Received: 'ftp://x'"),
         (["--from", "x", "--url", "http://y"], "exclude each other"),
     ],
 )
 def test_wrong_usage(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as error:
-        prepare.main(arguments)
-    assert error.value.code == 2
+    assert exit_code(prepare.main, ["fetch_data.sh", *arguments]) == 2
     stderr = capsys.readouterr().err
     assert message in stderr and stderr.count("\n") == 1
 
 
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as error:
-        prepare.main(["--help"])
-    assert error.value.code == 0
+    assert exit_code(prepare.main, ["fetch_data.sh", "--help"]) == 0
     assert "./fetch_data.sh omniglot --from" in capsys.readouterr().out

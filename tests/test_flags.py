@@ -11,13 +11,8 @@ import pytest
 from absl import flags as absl_flags
 
 from supervised_reptile.config import FIELDS, Config, RunOptions, TaskConfig, paper_config
-from supervised_reptile.config.flags import (
-    config_from_flags,
-    define_flags,
-    help_text,
-    options_from_flags,
-    parse_flags,
-)
+from supervised_reptile.config.command_line import FLAG_FILES, help_text, parse_flags
+from supervised_reptile.config.flags import config_from_flags, define_flags, options_from_flags
 from supervised_reptile.config.paper import DATASETS
 from supervised_reptile.config.settings import SECTIONS
 from supervised_reptile.errors import ConfigError
@@ -126,7 +121,7 @@ def test_published_gradient_combination_command():
         "eval_interval: 10 -> 1",
     ]
     assert options_from_flags(values).checkpoint == "g4_ckpt"
-    preset = config_of(f"--flagfile={ROOT}/configs/gradient-combinations.cfg --foml")
+    preset = config_of("--flagfile=gradient-combinations --foml")
     assert config_from_flags(values) == preset
 
 
@@ -232,7 +227,12 @@ def test_contradictions(line, message):
             "Unknown command line flag 'inner_batchs'. Did you mean: inner_batch ?",
         ),
         ("--transductive true --shots 1", "unexpected argument 'true': every argument is a --flag"),
-        ("--shots 1 -- --classes 5", "unexpected argument '--': every argument is a --flag"),
+        ("--shots 1 -- --classes 5", "unexpected argument '--classes': every argument is a --flag"),
+        ("--transductive=maybe", "flag --transductive=maybe: must be true or false"),
+        (
+            "--step-weights=0,a",
+            "flag --step_weights=0,a: must be numbers with commas between them",
+        ),
         ("--shots abc", "flag --shots=abc: invalid literal for int() with base 10: 'abc'"),
         ("--dataset cifar", "flag --dataset=cifar: value should be one of <omniglot|glyphs>"),
         ("--checkpoint", "Missing value for flag --checkpoint"),
@@ -299,12 +299,12 @@ PRESETS = {
 
 
 def test_every_preset_is_tested():
-    assert {path.stem for path in (ROOT / "configs").glob("*.cfg")} == set(PRESETS)
+    assert {path.stem for path in FLAG_FILES.glob("*.cfg")} == set(PRESETS)
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_preset(name):
-    path = ROOT / "configs" / f"{name}.cfg"
+    path = FLAG_FILES / f"{name}.cfg"
     lines = path.read_text().splitlines()
     choices = MINIIMAGENET if name.startswith("miniimagenet") else ("omniglot", "glyphs")
     values = parsed(f"--flagfile={path}", *choices)
@@ -333,7 +333,7 @@ def test_preset(name):
     ],
 )
 def test_curves_of_the_gradient_combinations(line, expected):
-    config = config_of(f"--flagfile={ROOT}/configs/gradient-combinations.cfg {line}")
+    config = config_of(f"--flagfile=gradient-combinations.cfg {line}")
     inner, meta, task = config.inner, config.meta, config.task
     assert (meta.algorithm, inner.inner_iters, task.train_shots, meta.meta_step) == expected
 
@@ -343,7 +343,7 @@ def test_curves_of_the_gradient_combinations(line, expected):
 )
 @pytest.mark.parametrize("curve", ["--foml", "--foml --foml_tail=5", "--foml --replacement"])
 def test_curves_of_the_overlap_experiments(name, curve):
-    assert config_of(f"--flagfile={ROOT}/configs/{name}.cfg {curve}").meta.algorithm == "fomaml"
+    assert config_of(f"--flagfile=configs/{name}.cfg {curve}").meta.algorithm == "fomaml"
 
 
 def test_run_options_are_flags():
@@ -366,6 +366,7 @@ def test_help_of_every_flag(choices):
     values = fresh(*choices)
     assert {name for name, _ in all_flags(*choices)} == set(values)
     text = help_text(values)
+    assert "Default: ." not in text
     for name, kind in all_flags(*choices):
         assert len(values[name].help) > 15
         assert f"  --[no]{name} " in text if kind is bool else f"  --{name} " in text
@@ -436,19 +437,17 @@ def script(tmp_path):
             """Trains Reptile."""
 
             from supervised_reptile.errors import DatasetError
-            from supervised_reptile.config.flags import config_from_flags, define_flags, run_main
+            from supervised_reptile.config.flags import run_configured
 
 
-            def main(argv):
-                if config_from_flags().seed == 99:
+            def main(config, options):
+                if config.seed == 99:
                     raise DatasetError("no such\\nfile")
-                print("ran", config_from_flags().inner.inner_batch)
+                print("ran", config.inner.inner_batch)
 
-
-            define_flags(("omniglot", "glyphs"))
 
             if __name__ == "__main__":
-                run_main(main)
+                run_configured(main, ("omniglot", "glyphs"))
             '''
         )
     )
@@ -469,7 +468,7 @@ def script(tmp_path):
     [
         ("--shots 25", "--shots: shots + 1 must be at most 20, the drawings of a character."),
         ("--inner-batchs 3", "Unknown command line flag 'inner_batchs'. Did you mean: inner_batch"),
-        ("--flagfile nowhere.cfg", "Unable to open flagfile: "),
+        ("--flagfile nowhere.cfg", "--flagfile: must be a file or one of gradient-combinations, "),
     ],
 )
 def test_a_users_mistake_is_one_line_and_exit_code_2(script, line, message):
@@ -492,7 +491,7 @@ def test_run_main_runs(script):
 
 
 def test_help_flag(script):
-    for flag in ("--help", "-h", "--shots 25 --helpshort"):
+    for flag in ("--help", "-h", "--shots 25 --helpshort", "--no-such-flag --help"):
         result = script(flag)
         assert result.returncode == 0
         assert result.stdout.startswith("Trains Reptile.\n\nFlags not given take")

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import photograph_fixtures as fixtures
 import pytest
+from helpers import exit_code
 from http_server import serving
 from PIL import Image
 
@@ -570,7 +571,7 @@ def mirror(small, tmp_path, monkeypatch):
 
 
 def fetch(*arguments):
-    return command_line.main(["miniimagenet", *arguments])
+    return exit_code(command_line.main, ["fetch_data.sh", "miniimagenet", *arguments])
 
 
 def test_download_shows_the_terms_first(mirror, tmp_path, capsys):
@@ -621,5 +622,6 @@ def test_command_line(small, tmp_path, capsys):
         assert error.startswith("fetch_data.sh: ")
         assert error.count("\n") == 1
     own = fixtures.write_zips(tmp_path / "flowers")
-    assert command_line.main(["folder", f"--from={own}", data]) == 0
+    words = ["fetch_data.sh", "folder", f"--from={own}", data]
+    assert exit_code(command_line.main, words) == 0
     assert "--dataset 'folder:flowers'" in capsys.readouterr().out

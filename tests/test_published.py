@@ -6,7 +6,8 @@ import pytest
 from absl import flags as absl_flags
 
 from supervised_reptile.config import Config
-from supervised_reptile.config.flags import config_from_flags, define_flags, parse_flags
+from supervised_reptile.config.command_line import parse_flags
+from supervised_reptile.config.flags import config_from_flags, define_flags
 from supervised_reptile.errors import ConfigError
 from supervised_reptile.from_config import meta_step_from_config
 from supervised_reptile.reproduction.published import (

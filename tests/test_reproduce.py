@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import tiny_config, vector_dataset
+from helpers import exit_code, tiny_config, vector_dataset
 from PIL import Image
 
-import reproduce
 from supervised_reptile import main as run
 from supervised_reptile.config import RunOptions
 from supervised_reptile.errors import RunError
+from supervised_reptile.reproduction import program, published
 from supervised_reptile.reproduction import row as reproduction
 from supervised_reptile.reproduction.figures import learning_curve_figure
 from supervised_reptile.reproduction.published import Column, Row
@@ -128,6 +128,10 @@ def test_what_was_done_is_not_done_again(reproduced, monkeypatch):
 # -------------------------------------------------------------------- the command, as it is
 
 
+def reproduce(*words):
+    return exit_code(program.main, ["reproduce.py", *words])
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -138,26 +142,26 @@ def test_what_was_done_is_not_done_again(reproduced, monkeypatch):
     ],
 )
 def test_what_cannot_be_run_is_told_in_one_line(words, message, capsys):
-    assert reproduce.main(words) == 2
+    assert reproduce(*words) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
 
 
 def test_other_records_leave_the_projects_readme_alone(tmp_path, capsys):
     before = (PROJECT / "README.md").read_bytes()
-    assert reproduce.main(["--results", str(tmp_path / "new" / "results")]) == 0
+    assert reproduce("--results", str(tmp_path / "new" / "results")) == 0
     assert (PROJECT / "README.md").read_bytes() == before
     assert capsys.readouterr().out in (tmp_path / "new/results/reproduction.md").read_text()
 
 
 @pytest.mark.parametrize("text", [None, "no marks"])
 def test_a_readme_that_takes_no_table_is_told_before_the_work(tmp_path, monkeypatch, capsys, text):
-    monkeypatch.setattr(reproduce, "_carry_out", lambda *args: pytest.fail("begun"))
+    monkeypatch.setattr(program, "carry_out", lambda *args: pytest.fail("begun"))
     readme = tmp_path / "README.md"
     if text:
         readme.write_text(text)
     words = ["--row", "omniglot-5way", "--results", str(tmp_path), "--readme", str(readme)]
-    assert reproduce.main(words) == 1
+    assert reproduce(*words) == 1
     error = capsys.readouterr().err
     assert error.startswith("reproduce.py: error: --readme: ") and error.count("\n") == 1
 
@@ -174,18 +178,44 @@ def test_what_was_finished_is_in_the_table_whatever_became_of_the_rest(
     def fail(*args):
         raise problem
 
-    monkeypatch.setattr(reproduce, "_carry_out", fail)
+    monkeypatch.setattr(program, "carry_out", fail)
     words = ["--row", "omniglot-5way", "--results", str(tmp_path / "results")]
-    assert reproduce.main([*words, "--readme", str(tmp_path / "README.md")]) == code
+    assert reproduce(*words, "--readme", str(tmp_path / "README.md")) == code
     assert capsys.readouterr().err.count("\n") == 1
     assert "| 95.39 ± 0.09 | not run |" in (tmp_path / "README.md").read_text()
 
 
 def test_wrong_usage_is_told_in_one_line(capsys):
-    with pytest.raises(SystemExit) as exit_info:
-        reproduce.main(["--seeds", "one"])
-    assert exit_info.value.code == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    assert reproduce("--seeds", "one") == 2
+    assert capsys.readouterr().err == (
+        "reproduce.py: error: flag --seeds=one: must be integers with commas between them\n"
+    )
+
+
+def test_names_of_rows_stay_apart_from_their_titles(capsys):
+    assert reproduce("--help") == 0
+    lines = capsys.readouterr().out.splitlines()
+    for row in published.ROWS:
+        assert any(line.startswith(f"  {row.name}  ") for line in lines), row.name
+
+
+def test_without_a_checkout_the_records_are_in_the_current_folder(tmp_path):
+    code = "import sys, supervised_reptile.programs as p; p.CHECKOUT = None;"
+    code += "from supervised_reptile.reproduction.program import main; main(['r', *sys.argv[1:]])"
+    (tmp_path / "here").mkdir()
+
+    def run(*words):
+        command = [sys.executable, "-c", code, *words]
+        environment = os.environ | {"PYTHONPATH": str(PROJECT)}
+        return subprocess.check_output(command, cwd=tmp_path / "here", env=environment, text=True)
+
+    assert "results/ in the current folder" in " ".join(run("--help").split())
+    table = run()
+    assert sorted(p.name for p in (tmp_path / "here").rglob("*.*")) == [
+        "reproduction.json",
+        "reproduction.md",
+    ]
+    assert table in (tmp_path / "here" / "results" / "reproduction.md").read_text()
 
 
 def test_two_seeds_side_by_side_are_stopped_and_go_on(prepared_omniglot, tmp_path):

@@ -37,14 +37,14 @@ LAUNCHER = """
 import json, os, resource, signal, sys, time
 
 from helpers import dense_model, vector_dataset
-from supervised_reptile.config.flags import config_from_flags, define_flags
-from supervised_reptile.config.flags import options_from_flags, run_main
+from supervised_reptile.config.command_line import run_main
+from supervised_reptile.config.flags import config_from_flags, define_flags, options_from_flags
 from supervised_reptile import meta_learner
-from supervised_reptile.runs import trainer as training
+from supervised_reptile.runs import stages, trainer as training
 from supervised_reptile.main import run
 import tensorflow as tf
 
-sys.modules[run.__module__].load_dataset = lambda *args, **kwargs: vector_dataset()
+stages.load_dataset = lambda *args, **kwargs: vector_dataset()
 sys.modules[run.__module__].model_from_config = lambda config: dense_model()
 define_flags(("glyphs",))
 
@@ -284,7 +284,7 @@ def test_ctrl_c_and_sigterm_save_and_say_how_to_go_on(start, uninterrupted, tmp_
         assert newest(tmp_path / "run") == first  # nothing that was done is lost
         *_, last_line = process.output().splitlines()
         assert last_line == (
-            f"run_tiny.py: stopped: stopped after {first} of {ITERATIONS} meta-iterations and "
+            f"run_tiny.py: stopped after {first} of {ITERATIONS} meta-iterations and "
             "saved; the same command goes on from here"
         )
         assert "Traceback" not in process.output()

@@ -87,18 +87,26 @@ def test_no_data(tmp_path):
     assert "run ./fetch_data.sh miniimagenet" in done.stderr.splitlines()[-1]
 
 
+def draw(*words, code=None):
+    with pytest.raises(SystemExit) as stop:
+        example_task.main(["example", *words])
+    assert stop.value.code == code
+
+
 def test_the_figure_of_a_task(finished, capsys, monkeypatch):
     folder, _ = finished
     monkeypatch.chdir(folder)
     path = folder / "model_checkpoint/example-task-validation-2.png"
     arguments = ["--data_dir=flowers", "--split=validation", "--number=2"]
-    assert example_task.main(arguments) == 0
+    draw(*arguments)
     assert f"{path.relative_to(folder)}: accuracy " in capsys.readouterr().out
     figure = np.asarray(Image.open(path).convert("RGB"))
     assert min(figure.shape[:2]) > 300
     # The labelled image of the first class is in it, enlarged.
     assert len(np.unique(figure.reshape(-1, 3), axis=0)) > 400
-    assert example_task.main([*arguments[:1], "--split=all"]) == 1
+    draw(arguments[0], "--split=all", code=1)
     assert "--split: must be one of train, validation, test" in capsys.readouterr().err
-    assert example_task.main(["--checkpoint=nothing"]) == 1
+    draw("--checkpoint=nothing", code=1)
     assert "nothing holds no run" in capsys.readouterr().err
+    draw("--number=-1", code=2)
+    assert "--number: must be at least 0. Received: -1" in capsys.readouterr().err

@@ -30,6 +30,7 @@ from supervised_reptile.datasets.omniglot_contents import (
 )
 from supervised_reptile.datasets.untrusted.downloads import fetch, tfds_settings
 from supervised_reptile.errors import DatasetError, DatasetNotFoundError
+from supervised_reptile.programs import command
 
 OFFICIAL_URL = "https://github.com/brendenlake/omniglot/raw/master/python"
 RAW_SIZE = (105, 105)
@@ -139,7 +140,7 @@ class Omniglot(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             source = self._url if self.source is None else self.source
             remedy = ""
             if source == Path(self.data_dir_root) / "omniglot":
-                remedy = f": complete or delete {source} and run ./fetch_data.sh"
+                remedy = f": complete or delete {source} and run {command('fetch')}"
             raise DatasetError(
                 f"Omniglot is incomplete: {'; '.join(problems[:3])}{more} "
                 f"(source: {source}){remedy}"
@@ -257,7 +258,7 @@ def load(*, data_dir: Path, seed: int, progress: bool = True) -> FewShotDataset:
     if not _is_prepared(builder):
         if not tree_files(data_dir / "omniglot"):
             raise DatasetNotFoundError(
-                f"Omniglot is not in {data_dir}/omniglot: run ./fetch_data.sh --data_dir "
+                f"Omniglot is not in {data_dir}/omniglot: run {command('fetch')} --data_dir "
                 f"{data_dir}, or use --dataset glyphs, which needs no download"
             )
         prepare(data_dir, progress=progress)
@@ -279,7 +280,7 @@ def read(builder: Omniglot) -> tuple[np.ndarray, list[str]]:
     Raises:
         DatasetError: If the file is damaged or records are missing.
     """
-    remedy = "delete the folder and run ./fetch_data.sh again"
+    remedy = f"delete the folder and run {command('fetch')} again"
     expected = sum(sum(archive.alphabets.values()) for archive in builder.archives)
     try:
         records = list(builder.as_data_source(split="all_characters"))

@@ -4,7 +4,7 @@ Each is a ``.keras`` file that holds the weights and the inner optimizer with it
 so that fine-tuning starts as the paper's evaluation does; a ``.json`` with the configuration it was
 trained with and the accuracies; and a model card, the ``.md``.
 
-    python -m supervised_reptile.tools.ship RUN NAME     ships the run in folder RUN under a name
+    python -m supervised_reptile ship RUN NAME    ships the run in folder RUN under a name
 """
 
 from __future__ import annotations

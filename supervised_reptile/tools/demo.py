@@ -1,70 +1,91 @@
-"""Serves the browser pages of ``web/`` on this machine."""
+"""Serves the browser pages on this machine.
+
+The built pages come with the package, in ``pages/``. In a checkout their sources are in ``web/``,
+and pages older than those are built again where npm is installed.
+"""
 
 from __future__ import annotations
 
-import argparse
 import functools
+import hashlib
 import http.server
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from supervised_reptile.errors import RunError, UserError
+from supervised_reptile.config.command_line import Flag, run_program
+from supervised_reptile.errors import RunError
+from supervised_reptile.programs import CHECKOUT, command
 
-WEB = Path(__file__).resolve().parents[2] / "web"
+PAGES = Path(__file__).resolve().parent / "pages"
+"""The built pages."""
+
+WEB = CHECKOUT / "web" if CHECKOUT else None
+"""Their sources, in a checkout."""
+
+_FLAGS = {"port": Flag(8000, "TCP port on 127.0.0.1; 0 takes any free one.")}
 _COMMANDS = (("npm", "ci"), ("npm", "run", "build"))
-# What the build reads, next to package-lock.json.
-_SOURCES = ("src", "public", "index.html", "figure.html", "vite.config.ts")
+# What the build reads; web/vite.config.ts has the same list.
+SOURCES = ("src", "public", "index.html", "figure.html", "vite.config.ts", "package-lock.json")
+_DIGEST = "sources.sha256"
 
 
-def built_pages(web: Path = WEB) -> Path:
-    """The folder of the built pages; builds them first where that is needed.
+def current_pages(pages: Path = PAGES, web: Path | None = WEB) -> Path:
+    """Returns the folder of the built pages; builds them first if their sources are newer.
+
+    Without npm it serves the pages that are there, and says so.
 
     Args:
-        web: The ``web/`` folder of a checkout.
-
-    Returns:
-        ``web/dist``, not older than its sources.
+        pages: Folder of the built pages.
+        web: Folder of their sources, or ``None``.
 
     Raises:
-        RunError: There is no checkout, no npm, or the build failed.
+        RunError: There are no pages and no npm to build them, or the build failed.
     """
-    pages = web / "dist"
-    if not (web / "package.json").exists():
-        if (pages / "index.html").exists():  # built elsewhere and copied
+    built = (pages / "index.html").is_file()
+    if web is None or not (web / "package.json").is_file():
+        if built:
             return pages
-        raise RunError(
-            f"the pages belong to a checkout of the project: there is no {web / 'package.json'}"
-        )
-    if _is_current(pages, web):
+        raise RunError(f"there are no built pages: there must be {pages / 'index.html'}")
+    digest = pages / _DIGEST
+    if built and digest.is_file() and digest.read_text().strip() == sources_digest(web):
         return pages
-    by_hand = " && ".join(" ".join(command) for command in _COMMANDS)
-    if shutil.which("npm") is None:
+    by_hand = f"(cd {web} && {' && '.join(map(' '.join, _COMMANDS))})"
+    if shutil.which("npm"):
+        _build(web, by_hand)
+    elif built:
+        print(f"the pages are older than their sources; with npm: {by_hand}", flush=True)
+    else:
         raise RunError(
-            f"the pages are not built, or older than their sources, and npm (Node.js 20.19 or "
-            f"newer) is not there to build them. Where it is: (cd {web} && {by_hand})"
+            "the pages are not built, and there is no npm (Node.js 20.19 or newer) to build them. "
+            f"Where there is: {by_hand}"
         )
-    print(f"building the pages: (cd {web} && {by_hand})", flush=True)
-    for command in _COMMANDS:
-        if command[1] == "ci" and _is_installed(web):
-            continue
-        done = subprocess.run(command, cwd=web, capture_output=True, text=True)
-        if done.returncode:
-            sys.stderr.write(done.stdout + done.stderr)
-            raise RunError(f"`{' '.join(command)}` in {web} failed: see above")
     return pages
 
 
-def _is_current(pages: Path, web: Path) -> bool:
-    if not (pages / "index.html").exists():
-        return False
-    built = (pages / "index.html").stat().st_mtime
-    tops = [web / name for name in _SOURCES]
-    files = [f for top in tops for f in ([top] if top.is_file() else top.rglob("*"))]
-    return all(f.stat().st_mtime <= built for f in files if f.is_file())
+def sources_digest(web: Path) -> str:
+    """Returns the SHA-256 of the sources, as the build writes it next to the pages."""
+    tops = [web / name for name in SOURCES]
+    files = [f for top in tops for f in (top.rglob("*") if top.is_dir() else [top]) if f.is_file()]
+    found = hashlib.sha256()
+    for name, file in sorted((file.relative_to(web).as_posix(), file) for file in files):
+        found.update(f"{name}\0".encode() + file.read_bytes())
+    return found.hexdigest()
+
+
+def _build(web: Path, by_hand: str) -> None:
+    print(f"building the pages: {by_hand}", flush=True)
+    for words in _COMMANDS:
+        if words[1] == "ci" and _is_installed(web):
+            continue
+        done = subprocess.run(words, cwd=web, capture_output=True, text=True)
+        if done.returncode:
+            sys.stderr.write(done.stdout + done.stderr)
+            raise RunError(f"`{' '.join(words)}` in {web} failed: see above")
 
 
 def _is_installed(web: Path) -> bool:
@@ -81,6 +102,16 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         ".svg": "image/svg+xml",
     }
 
+    def send_head(self) -> Any:
+        try:
+            return super().send_head()
+        except ValueError:  # a NUL in the path
+            self.send_error(HTTPStatus.BAD_REQUEST)
+
+    def list_directory(self, path: Any) -> None:
+        """Not found: only files are served."""
+        self.send_error(HTTPStatus.NOT_FOUND)
+
     def end_headers(self) -> None:
         self.send_header("Cache-Control", "no-cache")  # a new build shows at the next reload
         super().end_headers()
@@ -90,7 +121,7 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
 
 
 def make_server(pages: Path, port: int) -> http.server.ThreadingHTTPServer:
-    """A server of static files that only this machine can reach.
+    """Returns a server of static files that only this machine can reach.
 
     Args:
         pages: Folder to serve.
@@ -106,37 +137,23 @@ def make_server(pages: Path, port: int) -> http.server.ThreadingHTTPServer:
         raise RunError(f"--port: cannot serve on port {port}: {error}") from error
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line.
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Runs the program.
 
     Args:
-        argv: Arguments without the program's name; None to take them from `sys.argv`.
-
-    Returns:
-        Exit code: 0 after Ctrl-C, 1 after one line on stderr. Wrong usage exits with 2.
+        argv: the program's name and its arguments; `sys.argv` by default.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m supervised_reptile.tools.demo",
-        description="Serve the browser pages (draw and classify; how Reptile moves) on this "
-        "machine, and build them first where that is needed.",
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "--port",
-        type=int,
-        default=8000,
-        help="TCP port on 127.0.0.1; 0 takes any free one (default: %(default)s)",
-    )
-    args = parser.parse_args(argv)
-    try:
-        server = make_server(built_pages(), args.port)
-    except UserError as error:
-        print(f"demo: error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("\ndemo: stopped", file=sys.stderr)
-        return 130
-    with server:
+    description = f"""\
+Serve the browser pages (draw and classify; how Reptile moves) on this machine.
+
+    {command("demo")}
+"""
+    run_program(_serve, _FLAGS, argv, description)
+
+
+def _serve(port: int) -> None:
+    """Serves until Ctrl-C."""
+    with make_server(current_pages(), port) as server:
         port = server.server_address[1]
         print(f"Draw and classify:  http://127.0.0.1:{port}/", flush=True)
         print(f"How Reptile moves:  http://127.0.0.1:{port}/figure.html", flush=True)
@@ -145,8 +162,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             server.serve_forever()
         except KeyboardInterrupt:
             print()
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

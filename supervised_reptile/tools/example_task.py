@@ -5,25 +5,19 @@ The task is one of those of the final evaluation: number 0, 1, … of a split.
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-import keras
-import numpy as np
+from typing import TYPE_CHECKING, NoReturn
 
 from supervised_reptile.config import Config, RunOptions
-from supervised_reptile.config.locations import FOLDER
-from supervised_reptile.errors import RunError, UserError
-from supervised_reptile.evaluation import task_accuracies
-from supervised_reptile.from_config import evaluation_spec
-from supervised_reptile.main import open_run
-from supervised_reptile.reproduction.figures import task_figure
-from supervised_reptile.runs.trainer import Trainer
-from supervised_reptile.tasks import evaluation_tasks
+from supervised_reptile.config.command_line import Flag, run_program
+from supervised_reptile.config.locations import FOLDER, default_data_dir
+from supervised_reptile.errors import ConfigError, RunError
+from supervised_reptile.programs import command
+from supervised_reptile.startup import import_tensorflow
 
-_PROGRAM = "example_task"
+if TYPE_CHECKING:  # TensorFlow is imported once it is needed: --help and mistakes do not wait
+    from supervised_reptile.runs.trainer import Trainer
 
 
 def draw_example_task(
@@ -41,6 +35,14 @@ def draw_example_task(
     Returns:
         Accuracy on the task, in [0, 1].
     """
+    import keras
+    import numpy as np
+
+    from supervised_reptile.evaluation import task_accuracies
+    from supervised_reptile.from_config import evaluation_spec
+    from supervised_reptile.reproduction.figures import task_figure
+    from supervised_reptile.tasks import evaluation_tasks
+
     dataset, classes = trainer.dataset, config.task.classes
     positions = range(number, number + 1)
     tasks = evaluation_tasks(
@@ -64,47 +66,66 @@ def draw_example_task(
     return accuracy
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code.
+_FLAGS = {
+    "checkpoint": Flag(RunOptions().checkpoint, "Folder of the run."),
+    "data_dir": Flag(default_data_dir(), "Directory of the data sets."),
+    "split": Flag("test", "Split that the classes come from: train, validation or test."),
+    "number": Flag(0, "Number of the task, at least 0."),
+    "shots": Flag(None, "Labelled images of each class. When not given: as in training.", int),
+    "transductive": Flag(
+        None, "Classify the queries together. When not given: as in training.", bool
+    ),
+    "output": Flag(
+        None, "Image to write. When not given: example-task-SPLIT-N.png in --checkpoint.", str
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Runs the program.
 
     Args:
-        argv: Arguments without the program's name; ``None`` to take them from ``sys.argv``.
+        argv: the program's name and its arguments; `sys.argv` by default.
     """
-    parser = argparse.ArgumentParser(prog=_PROGRAM, description=__doc__, allow_abbrev=False)
-    add, defaults = parser.add_argument, RunOptions()
-    add("--checkpoint", default=defaults.checkpoint, metavar="DIR", help="directory of the run")
-    add("--data_dir", default=defaults.data_dir, metavar="DIR", help="directory of the data sets")
-    add("--split", default="test", help="train, validation or test (default: test)")
-    add("--number", type=int, default=0, metavar="N", help="number of the task (default: 0)")
-    add("--shots", type=int, metavar="K", help="labelled images a class, if not as in training")
-    add("--transductive", action=argparse.BooleanOptionalAction, help="if not as in training")
-    add("--output", type=Path, metavar="PNG", help="default: example-task-SPLIT-N.png in DIR")
-    args = parser.parse_args(argv)
-    if args.number < 0:
-        parser.error(f"--number must be at least 0. Received: {args.number}")
-    directory = Path(args.checkpoint)
-    try:
-        if not (directory / "config.json").is_file():
-            raise RunError(f"--checkpoint: {directory} holds no run")
-        config = Config.from_json((directory / "config.json").read_text())
-        changes = {"shots": args.shots, "transductive": args.transductive}
-        config = config.replace(**{k: v for k, v in changes.items() if v is not None})
-        options = RunOptions(
-            checkpoint=args.checkpoint, data_dir=args.data_dir, pretrained=True, progress=False
-        )
-        trainer = open_run(config, options)
-        if args.split not in trainer.dataset.splits:
-            splits = ", ".join(trainer.dataset.splits)
-            raise RunError(f"--split: must be one of {splits}. Received: {args.split!r}")
-        trainer.restore_for_evaluation()
-        path = args.output or directory / f"example-task-{args.split}-{args.number}.png"
-        accuracy = draw_example_task(trainer, config, args.split, args.number, path)
-    except UserError as error:
-        print(f"{_PROGRAM}: error: {error}", file=sys.stderr)
-        return error.exit_code
+    description = f"""\
+Draw a task of the final evaluation, number 0, 1, … of a split, with its predictions.
+
+    {command("example")} --checkpoint model_checkpoint --split test --number 0
+"""
+    run_program(_draw, _FLAGS, argv, description)
+
+
+def _draw(
+    *,
+    checkpoint: str,
+    data_dir: str,
+    split: str,
+    number: int,
+    shots: int | None,
+    transductive: bool | None,
+    output: str | None,
+) -> None:
+    if number < 0:
+        raise ConfigError(f"--number: must be at least 0. Received: {number}")
+    directory = Path(checkpoint)
+    if not (directory / "config.json").is_file():
+        raise RunError(f"--checkpoint: {directory} holds no run")
+    config = Config.from_json((directory / "config.json").read_text())
+    changes = {"shots": shots, "transductive": transductive}
+    config = config.replace(**{k: v for k, v in changes.items() if v is not None})
+    import_tensorflow()
+    from supervised_reptile.main import open_run
+
+    options = RunOptions(checkpoint=checkpoint, data_dir=data_dir, pretrained=True, progress=False)
+    trainer = open_run(config, options)
+    if split not in trainer.dataset.splits:
+        splits = ", ".join(trainer.dataset.splits)
+        raise RunError(f"--split: must be one of {splits}. Received: {split!r}")
+    trainer.restore_for_evaluation()
+    path = Path(output) if output else directory / f"example-task-{split}-{number}.png"
+    accuracy = draw_example_task(trainer, config, split, number, path)
     print(f"{path}: accuracy {100 * accuracy:.0f} %")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,4 +1,4 @@
-"""A trained network for the browser: ``python -m supervised_reptile.tools.export``.
+"""A trained network for the browser: ``supervised-reptile export``.
 
 Three files, described for readers in other languages in ``web/README.md``:
 
@@ -14,18 +14,18 @@ Three files, described for readers in other languages in ``web/README.md``:
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from supervised_reptile.config import Config
+from supervised_reptile.config.command_line import Flag, run_program
 from supervised_reptile.config.paper import dataset_facts
-from supervised_reptile.errors import ConfigError, RunError, UserError
+from supervised_reptile.errors import ConfigError, RunError
+from supervised_reptile.programs import command
 from supervised_reptile.startup import import_tensorflow
 
 if TYPE_CHECKING:  # TensorFlow is imported once it is needed: --help and mistakes do not wait
@@ -195,52 +195,42 @@ def _read_record(run: Path, name: str) -> tuple[Config, Mapping[str, Any]]:
         raise RunError(f"--record: {path} is not the record of a run: {error}") from error
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line.
+_FLAGS = {
+    "checkpoint": Flag(None, "Folder of a finished run, its --checkpoint.", str, required=True),
+    "out": Flag(
+        None,
+        "Folder for model.json, model.bin and reference.json, such as web/public/model.",
+        str,
+        required=True,
+    ),
+    "record": Flag(
+        "results.json",
+        "The record in --checkpoint whose accuracy and eval_iters go with the network; an "
+        "evaluation with --pretrained writes further ones.",
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Runs the program.
 
     Args:
-        argv: Arguments without the program's name; None to take them from `sys.argv`.
-
-    Returns:
-        Exit code: 0, or that of the error after one line on stderr. Wrong usage exits with 2.
+        argv: the program's name and its arguments; `sys.argv` by default.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m supervised_reptile.tools.export",
-        description="Export a trained Omniglot network, with Adam's second moments, for the page "
-        "in web/ that fine-tunes it in the browser.",
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "--checkpoint",
-        required=True,
-        type=Path,
-        metavar="DIR",
-        help="directory of a finished run of run_omniglot.py, as its --checkpoint",
-    )
-    parser.add_argument(
-        "--out",
-        required=True,
-        type=Path,
-        metavar="DIR",
-        help="where to write model.json, model.bin and reference.json, e.g. web/public/model",
-    )
-    parser.add_argument(
-        "--record",
-        default="results.json",
-        metavar="NAME",
-        help="the record in the checkpoint's directory whose accuracy and eval_iters go with the "
-        "network (default: %(default)s); run_omniglot.py --pretrained writes further ones",
-    )
-    args = parser.parse_args(argv)
-    try:
-        import_tensorflow()
-        export_for_browser(args.checkpoint, args.out, record=args.record)
-    except (UserError, OSError) as error:
-        print(f"export: error: {error}", file=sys.stderr)
-        return getattr(error, "exit_code", 1)
-    print(f"model.json, model.bin and reference.json are in {args.out}")
-    return 0
+    description = f"""\
+Export a trained Omniglot network, with Adam's second moments, for the page that fine-tunes it in
+the browser.
+
+    {command("export")} --checkpoint ckpt_web --out web/public/model
+"""
+    run_program(_export, _FLAGS, argv, description)
+
+
+def _export(*, checkpoint: str, out: str, record: str) -> None:
+    import_tensorflow()
+    export_for_browser(Path(checkpoint), Path(out), record=record)
+    print(f"model.json, model.bin and reference.json are in {out}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,15 +1,42 @@
-"""Ship a finished run with the package: ``python -m supervised_reptile.tools.ship RUN NAME``."""
+"""Adds a finished run to the networks that come with the package."""
 
-import argparse
+from __future__ import annotations
+
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
+from supervised_reptile.config.command_line import Flag, run_program
+from supervised_reptile.errors import RunError
 from supervised_reptile.pretrained import ship
+from supervised_reptile.programs import command
 
-parser = argparse.ArgumentParser(prog="supervised_reptile.pretrained", description=__doc__)
-parser.add_argument("run", type=Path, help="folder of the run, below reproduce.py's --runs")
-parser.add_argument("name", help="what to call it, such as omniglot-5way")
-arguments = parser.parse_args()
-try:
-    ship(arguments.run, arguments.name)
-except (OSError, ValueError) as error:
-    parser.error(str(error))
+_FLAGS = {
+    "run": Flag(None, "Folder of the run, below that of reproduce's --runs.", str, required=True),
+    "name": Flag(None, "What to call it, such as omniglot-5way.", str, required=True),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Runs the program.
+
+    Args:
+        argv: the program's name and its arguments; `sys.argv` by default.
+    """
+    description = f"""\
+Add a finished run to the networks that come with the package.
+
+    {command("ship")} RUN NAME
+"""
+    run_program(_ship, _FLAGS, argv, description, operands=("run", "name"))
+
+
+def _ship(*, run: str, name: str) -> None:
+    try:
+        ship(Path(run), name)
+    except ValueError as error:
+        raise RunError(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()

@@ -8,7 +8,7 @@ import { extname, normalize } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type Browser, chromium } from "playwright-core";
 
-const DIST = fileURLToPath(new URL("../dist/", import.meta.url));
+const DIST = fileURLToPath(new URL("../../supervised_reptile/tools/pages/", import.meta.url));
 const SUB_PATH = "/some/where/";
 const TYPES: Record<string, string> = {
   ".html": "text/html; charset=utf-8",

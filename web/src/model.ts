@@ -1,4 +1,4 @@
-/** Reads what `python -m supervised_reptile.tools.export` writes; README.md describes the files. */
+/** Reads what `python -m supervised_reptile export` writes; README.md describes the files. */
 
 import type { TrainedModel } from "./adaptation";
 import { Network, type TensorSpec } from "./network";

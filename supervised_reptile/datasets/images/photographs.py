@@ -22,6 +22,7 @@ from supervised_reptile.datasets.images.layouts import LAYOUTS
 from supervised_reptile.datasets.images.miniimagenet import PICKLES_URL
 from supervised_reptile.datasets.images.sources import ClassFolders, Source
 from supervised_reptile.errors import DatasetError, DatasetNotFoundError
+from supervised_reptile.programs import command
 
 MINIIMAGENET = "miniimagenet"
 
@@ -140,7 +141,7 @@ def _not_found(store: ImageStore) -> str:
         size += "" if store.resize == "nearest" else f" --resize {store.resize}"
         return (
             f"Mini-ImageNet is not in {place}, {store.image_size}x{store.image_size} by "
-            f"{store.resize}: run ./fetch_data.sh miniimagenet --data_dir {store.data_dir}{size}"
+            f"{store.resize}: run {command('fetch')} miniimagenet --data_dir {store.data_dir}{size}"
             ", or give --data_dir a folder with train/, val/ and test/ in it, images of your own"
         )
     return (

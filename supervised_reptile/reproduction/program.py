@@ -1,0 +1,140 @@
+"""Reproduces the published tables from the command line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from supervised_reptile.config import Config, RunOptions
+from supervised_reptile.config.command_line import Flag, run_program
+from supervised_reptile.config.locations import default_data_dir
+from supervised_reptile.errors import ConfigError
+from supervised_reptile.programs import CHECKOUT, command
+from supervised_reptile.reproduction.comparison import check_readme, write_comparison
+from supervised_reptile.reproduction.jobs import Job, run_side_by_side
+from supervised_reptile.reproduction.published import ROWS, Row, find_row, run_name
+from supervised_reptile.startup import import_tensorflow
+
+RESULTS = (CHECKOUT or Path()) / "results"
+"""Folder of the records: that of the checkout, or "results" in the current folder."""
+
+_READMES = (
+    "With the project's records it is the project's README.md, else none."
+    if CHECKOUT
+    else "When not given: none."
+)
+_FLAGS = {
+    "row": Flag([], "A row to run; may be repeated.", list[str]),
+    "seeds": Flag((0,), "Seeds to run, with commas between them."),
+    "meta_iters": Flag(None, "Outer updates, at least 1, to shorten the run.", int),
+    "eval_samples": Flag(10_000, "Tasks of each evaluation, at least 1."),
+    "jobs": Flag(None, "Trainings side by side, at least 1. When not given: one a core.", int),
+    "runs": Flag("runs", "Folder of the checkpoints."),
+    "results": Flag(
+        None,
+        "Folder of the records. When not given: "
+        + ("results/ of the project." if CHECKOUT else "results/ in the current folder."),
+        str,
+    ),
+    "readme": Flag(None, f"File to write the table into. {_READMES}", str),
+    "data_dir": Flag(default_data_dir(), "Directory of the data sets."),
+    "progress": Flag(True, "Show progress bars."),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Runs `reproduce.py`.
+
+    Args:
+        argv: the program's name and its arguments; `sys.argv` by default.
+    """
+    run_program(_reproduce, _FLAGS, argv, _description())
+
+
+def _description() -> str:
+    program, width = command("reproduce"), max(len(row.name) for row in ROWS) + 2
+    rows = "\n".join(
+        f"  {row.name:<{width}}{row.title}, {row.dataset} {row.classes}-way, "
+        f"{row.meta_iters:,} meta-iterations"
+        for row in ROWS
+    )
+    return f"""\
+Reproduce the published tables: train their rows, and compare our numbers with theirs.
+
+    {program}
+        writes the tables again from the records
+    {program} --row omniglot-5way --seeds 0,1,2
+        trains, evaluates and records three seeds
+
+Each training is evaluated on every kind of task that is published for its row. Stop it whenever
+you like: the same command continues. Several trainings run side by side in processes of one thread
+each, which on small networks gets more done than one training with many threads.
+
+Prepare the data with {command("fetch")} first.
+
+Rows:
+{rows}
+"""
+
+
+def _reproduce(
+    *,
+    row: Sequence[str],
+    seeds: Sequence[int],
+    meta_iters: int | None,
+    eval_samples: int,
+    jobs: int | None,
+    runs: str,
+    results: str | None,
+    readme: str | None,
+    data_dir: str,
+    progress: bool,
+) -> None:
+    """Carries out the rows, whose results go into the table however they end."""
+    if eval_samples < 1 or (jobs is not None and jobs < 1):
+        raise ConfigError("--eval_samples and --jobs must be at least 1")
+    records = RESULTS if results is None else Path(results)
+    wanted = dict.fromkeys((find_row(name), seed) for name in row for seed in seeds)
+    options = {"data_dir": data_dir, "progress": progress}
+    if len(wanted) > 1:
+        options |= {"intra_op_threads": 1, "inter_op_threads": 1}
+    work = []
+    for each, seed in wanted:
+        training = each.training(seed, meta_iters)
+        name = run_name(each, training)
+        run_options = RunOptions(checkpoint=str(Path(runs) / name), **options)
+        arguments = each, training, run_options, eval_samples, records
+        work.append(Job(name, carry_out, arguments, Path(runs) / name / "log.txt"))
+    table_file = Path(readme) if readme else None
+    if table_file is None and CHECKOUT and records.resolve() == RESULTS.resolve():
+        table_file = CHECKOUT / "README.md"
+    if table_file:
+        check_readme(table_file)  # now, not after hours
+    try:
+        if len(work) == 1:
+            carry_out(*work[0].arguments)
+        elif work:
+            run_side_by_side(work, jobs or os.cpu_count() or 1)
+    finally:  # what was finished counts, whatever became of the rest
+        table = write_comparison(records, table_file)
+    print(table, end="")
+
+
+def carry_out(
+    row: Row, training: Config, options: RunOptions, eval_samples: int, results: Path
+) -> None:
+    """Trains, evaluates and records a row.
+
+    Args:
+        row: the row.
+        training: configuration of its training.
+        options: where and how to run it.
+        eval_samples: tasks of each evaluation, at least 1.
+        results: folder of the records.
+    """
+    import_tensorflow()
+    from supervised_reptile.reproduction.row import reproduce
+
+    reproduce(row, training, options, eval_samples=eval_samples, results=results)
