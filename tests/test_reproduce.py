@@ -114,7 +114,7 @@ def test_what_was_done_is_not_done_again(reproduced, monkeypatch):
         raise AssertionError("evaluated again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "evaluate_each_way", never)
+        patch.setattr(stages, "evaluate_each_way", never)
         reproduced()
     after = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert {n: after[n] for n in after if n != "curve.png"} == {
