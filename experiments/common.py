@@ -84,6 +84,7 @@ def write_results(folder: Path, settings: Checked, values: Mapping[str, Any]) ->
         settings: The experiment's.
         values: What was computed.
     """
+    import_tensorflow()  # which the environment asks for its devices
     from supervised_reptile.runs.record import environment
 
     whole = {"settings": dataclasses.asdict(settings), **values, "environment": environment()}
