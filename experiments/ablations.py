@@ -1,30 +1,24 @@
 """What the choices that are easy to get wrong are worth: docs/reproduction.md.
 
-    python -m experiments.ablations --meta_iters 5000 --seeds 0,1,2
+    python -m experiments ablations --meta_iters 5000 --seeds 0,1,2
 
-Omniglot, 1-shot 5-way, transductive: the published configuration, shortened, beside the same with
+Omniglot, 1-shot 5-way, transductive: the published configuration, shortened, next to the same with
 one choice made otherwise, and the published one once more with moving averages in the batch
 normalization at test, as a port to plain Keras layers has them. Stop it whenever you like: the same
 command goes on.
 """
 
-from __future__ import annotations
-
 import json
-import sys
 from pathlib import Path
 
+from experiments import common, trainings
 from supervised_reptile.config import Config, RunOptions
+from supervised_reptile.config.declaration import at_least, setting, settings
 from supervised_reptile.reproduction.jobs import Job, run_side_by_side
 from supervised_reptile.reproduction.published import find_row
+from supervised_reptile.runs.files import write_table, write_whole
 from supervised_reptile.runs.record import is_record_of
 from supervised_reptile.startup import import_tensorflow
-
-if not __package__:  # run as a file
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from experiments import common, trainings
-from supervised_reptile.runs.files import write_table, write_whole
 
 NAME = "ablations"
 PUBLISHED = "as published"
@@ -47,65 +41,62 @@ _WARM_UP_TASKS = 100
 _PORT_RECORD = "port.json"
 
 
-def config_of(variant: str, seed: int, meta_iters: int, eval_samples: int, dataset: str) -> Config:
-    """The row omniglot-5way with one choice made otherwise."""
-    training = find_row("omniglot-5way").training(seed, meta_iters)
-    values = {**VARIANTS[variant], "dataset": dataset, "eval_samples": eval_samples}
-    return training.replace(**values)
+@settings("Experiment")
+class Settings(trainings.TrainingSettings):
+    """How long every variant is trained, and with which seeds."""
+
+    seeds: tuple[int, ...] = setting("Seeds.", common.each_at_least(0), default=(0, 1, 2))
+    meta_iters: int = setting(
+        "Meta-iterations of each training (paper: 100000).", at_least(1), default=5000
+    )
 
 
-def main(
-    place: trainings.Place,
-    *,
-    seeds: tuple[float, ...],
-    dataset: str,
-    meta_iters: int,
-    eval_samples: int,
-) -> None:
+def config_of(settings: Settings, variant: str, seed: int) -> Config:
+    """Returns the row omniglot-5way with one choice made otherwise."""
+    training = find_row("omniglot-5way").training(seed, settings.meta_iters)
+    changes = {"dataset": settings.dataset, "eval_samples": settings.eval_samples}
+    return training.replace(**VARIANTS[variant], **changes)
+
+
+def run(settings: Settings, place: trainings.TrainingPlace) -> None:
     """Train every variant with every seed, and write table and figure."""
-    folder = place.results_folder(NAME)
-    settings = {"meta_iters": meta_iters, "eval_samples": eval_samples, "dataset": dataset}
     configs = {
-        (variant, int(seed)): config_of(variant, int(seed), **settings)
+        (variant, seed): config_of(settings, variant, seed)
         for variant in VARIANTS
-        for seed in seeds
+        for seed in settings.seeds
     }
+    folder = place.results_folder(NAME)
     names = {key: f"{key[0]}, seed {key[1]}" for key in configs}
     done = trainings.train_all({names[key]: config for key, config in configs.items()}, place, NAME)
     published = {
-        place.run_folder(NAME, names[key], config): config
+        place.training_folder(NAME, names[key], config): config
         for key, config in configs.items()
         if key[0] == PUBLISHED
     }
     ports = [
-        Job(run.name, evaluate_port, (c.to_json(), run, place.data_dir), run / "run.log")
-        for run, c in published.items()
-        if not is_record_of(run / _PORT_RECORD, c)
+        Job(path.name, evaluate_port, (c.to_json(), path, place.data_dir), path / "run.log")
+        for path, c in published.items()
+        if not is_record_of(path / _PORT_RECORD, c)
     ]
     run_side_by_side(ports, place.jobs)
-    found = {v: [done[names[v, int(s)]].accuracy() for s in seeds] for v in VARIANTS}
-    records = [json.loads((run / _PORT_RECORD).read_text()) for run in published]
+    found = {v: [done[names[v, seed]].accuracy() for seed in settings.seeds] for v in VARIANTS}
+    records = [json.loads((path / _PORT_RECORD).read_text()) for path in published]
     for which in (MOVING, CONTROL):
         found[which] = [trainings.percent(record["accuracy"][which]) for record in records]
     rows = [(name, *trainings.mean_over_seeds(each)) for name, each in found.items()]
     header = ("variant", "test_accuracy", "interval95")
     write_table(folder / "accuracy.csv", header, rows)
-    common.write_json(
-        folder / "results.json",
-        {
-            "settings": {**settings, "seeds": [int(s) for s in seeds]},
-            "variants": [dict(zip(header, row, strict=True)) for row in rows],
-        },
-    )
+    variants = [dict(zip(header, row, strict=True)) for row in rows]
+    common.write_results(folder, settings, {"variants": variants})
     for name, mean, interval in rows:
         print(f"{name:<31} test accuracy {mean:6.2f} % ± {interval:.2f}")
-    common.save_figure(_figure(rows, meta_iters), folder, NAME)
+    common.save_figure(_figure(rows, settings.meta_iters), folder, NAME)
 
 
-def evaluate_port(config: str, run: Path, data_dir: str) -> None:
+def evaluate_port(config: str, folder: Path, data_dir: str) -> None:
     """Evaluate a trained network as a port to plain Keras layers would, in a process of its own.
 
-    Writes ``port.json`` into the run's folder: test accuracy with the moving averages of stock
+    Writes ``port.json`` into the training's folder: test accuracy with the moving averages of stock
     ``BatchNormalization`` and, as a control, with the statistics of the batch.
     """
     import_tensorflow()
@@ -120,14 +111,14 @@ def evaluate_port(config: str, run: Path, data_dir: str) -> None:
     dataset = load_data(config, RunOptions(data_dir=data_dir, progress=False))
     accuracy = {
         name: dataclasses.asdict(Accuracy.of(task_accuracies(logits)))
-        for name, logits in port_logits(run / "model.keras", dataset, config).items()
+        for name, logits in port_logits(folder / "model.keras", dataset, config).items()
     }
     record = {"accuracy": accuracy, "config": config.to_dict()}
-    write_whole(run / _PORT_RECORD, json.dumps(record, indent=2) + "\n")
+    write_whole(folder / _PORT_RECORD, json.dumps(record, indent=2) + "\n")
 
 
 def port_logits(path: Path, dataset, config: Config) -> dict[str, object]:
-    """Fine-tune and ask a network whose normalization is stock ``BatchNormalization``.
+    """Fine-tune and evaluate a network whose normalization is stock ``BatchNormalization``.
 
     Keras updates the moving averages whenever it trains: here through the inner steps on a
     hundred training tasks, from the trained weights each, which with a momentum of 0.99 is all
@@ -223,13 +214,3 @@ def _figure(rows: list[tuple], meta_iters: int):
     )
     axes.grid(alpha=0.3, axis="x")
     return figure
-
-
-if __name__ == "__main__":
-    trainings.start(
-        main,
-        {
-            "seeds": ((0.0, 1.0, 2.0), "Seeds, with commas between."),
-            "meta_iters": (5000, "Meta-iterations of each training (paper: 100000)."),
-        },
-    )

@@ -10,16 +10,20 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
 from tqdm import tqdm
 
 from experiments import common
+from supervised_reptile.config.declaration import Checked
 from supervised_reptile.keras_api.array_tasks import evaluation_tasks_of_arrays, tasks_of_arrays
 from supervised_reptile.reptile import FOMAML, MAML, MetaLearner, Reptile
 from supervised_reptile.runs.files import write_table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Function = Callable[[np.ndarray], np.ndarray]
 """Float inputs [tasks, points, dimensions] to values [tasks, points, 1]."""
@@ -234,32 +238,43 @@ def rows_of_curves(curves: dict[str, np.ndarray]) -> Iterator[tuple[str, int, fl
 
 
 def write_losses(
-    folder: Path, tests: Mapping[str, TestTasks], what: str, steps: int, settings: Mapping[str, Any]
+    folder: Path, settings: Checked, what: str, tests: Mapping[str, TestTasks]
 ) -> dict[str, np.ndarray]:
     """Write ``curves.csv`` and ``results.json`` of named tests, and print where they ended.
 
     Args:
         folder: Where to write.
-        tests: What was tested, by name.
+        settings: The experiment's.
         what: Heading of the names.
-        steps: Inner steps of a test task.
-        settings: What the experiment was run with.
+        tests: What was tested, by name.
 
     Returns:
-        Losses float [tasks, steps + 1] by name.
+        Losses float64 [tasks, steps + 1] by name.
     """
     losses = {name: each.losses() for name, each in tests.items()}
     rows = list(rows_of_curves(losses))
     write_table(folder / "curves.csv", (what, "step", "loss", "interval95"), rows)
-    ends = {name: {"loss": m, "interval95": h} for name, k, m, h in rows if k == steps}
-    common.write_json(folder / "results.json", {"settings": settings, "after": ends})
+    last = max(step for _, step, _, _ in rows)
+    ends = {name: {"loss": m, "interval95": h} for name, k, m, h in rows if k == last}
+    common.write_results(folder, settings, {"after": ends})
     width = max(map(len, ends))
     for name, each in ends.items():
-        print(f"{name:<{width}} after {steps} steps {each['loss']:.4f} ± {each['interval95']:.4f}")
+        print(f"{name:<{width}} after {last} steps {each['loss']:.4f} ± {each['interval95']:.4f}")
     return losses
 
 
-def plot_curves(axes, curves: dict[str, np.ndarray]) -> None:
+def plot_example(axes: Axes, family: Family, tests: TestTasks, title: str) -> None:
+    """Draw the first test task of functions of one variable, before and after fine-tuning."""
+    x, predictions = family.queries[:, 0], tests.predictions[0, :, :, 0]
+    axes.plot(x, predictions[0], ":", color="C0", label="before")
+    axes.plot(x, predictions[-1], color="C0", label=f"after {len(predictions) - 1} steps")
+    axes.plot(x, tests.truth[0, :, 0], color="C2", label="true")
+    axes.plot(tests.inputs[0, :, 0], tests.targets[0, :, 0], "x", color="k", label="sampled")
+    axes.set(title=title, xlabel="x")
+    axes.grid(alpha=0.3)
+
+
+def plot_curves(axes: Axes, curves: dict[str, np.ndarray]) -> None:
     """Draw mean loss against inner steps, the interval shaded."""
     for number, (name, losses) in enumerate(curves.items()):
         mean, half = mean_and_interval(losses)

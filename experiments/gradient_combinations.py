@@ -1,30 +1,21 @@
 """Linear combinations of the inner gradients: paper, Sec. 6.2 and Fig. 3.
 
-    python -m experiments.gradient_combinations --meta_iters 10000
+    python -m experiments gradient-combinations --meta_iters 10000
 
 5-shot 5-way Omniglot with the hyper-parameters of Table 5: inner SGD on mini-batches that do not
 overlap, and an outer step along each of ten combinations of g1 … g4. The paper's length is 40,000
 outer iterations. Stop it whenever you like: the same command goes on.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from supervised_reptile.config import Config, paper_config
-from supervised_reptile.errors import ConfigError
-
-if not __package__:  # run as a file
-    import sys
-
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments import common, trainings
+from supervised_reptile.config import Config, paper_config
+from supervised_reptile.config.declaration import Rule, at_least, setting, settings
 from supervised_reptile.runs.files import write_table
 
-NAME = "gradient_combinations"
+NAME = "gradient-combinations"
 COMBINATIONS: dict[str, tuple[float, ...]] = {
     "g1": (1,),
     "g2": (0, 1),
@@ -38,21 +29,32 @@ COMBINATIONS: dict[str, tuple[float, ...]] = {
     "(g1+g2+g3+g4)/4": (1 / 4, 1 / 4, 1 / 4, 1 / 4),
 }
 """Name in Fig. 3 to the weights of the inner steps."""
+_NAMES = common.names_of(COMBINATIONS)
 _SHOWN_POINTS = 40
 
 
-def config_of(
-    weights: tuple[float, ...],
-    *,
-    dataset: str,
-    seed: int,
-    meta_iters: int,
-    eval_interval: int,
-    eval_samples: int,
-) -> Config:
-    """Table 5 with one combination of the inner steps."""
+@settings("Experiment")
+class Settings(trainings.TrainingSettings):
+    """Which combinations are trained, and how long."""
+
+    combinations: str = setting(
+        "Which, by name. When not given: all ten.",
+        Rule(_NAMES.words, lambda names: not names or _NAMES.holds(names)),
+        default="",
+    )
+    meta_iters: int = setting(
+        "Outer iterations of each training (paper: 40000).", at_least(1), default=10_000
+    )
+    eval_interval: int = setting(
+        "Outer iterations between points of the learning curves.", at_least(1), default=25
+    )
+    seed: int = setting("Seed of everything random.", at_least(0), default=0)
+
+
+def config_of(settings: Settings, weights: tuple[float, ...]) -> Config:
+    """Returns Table 5 with one combination of the inner steps."""
     return paper_config(
-        dataset,
+        settings.dataset,
         classes=5,
         shots=5,
         train_shots=5 * len(weights),  # so that the mini-batches do not overlap
@@ -63,33 +65,27 @@ def config_of(
         step_weights=weights,
         meta_batch=1,
         meta_step=0.25,
-        meta_iters=meta_iters,
+        meta_iters=settings.meta_iters,
         eval_batch=25,
         eval_iters=5,
-        eval_interval=eval_interval,
-        eval_samples=eval_samples,
-        seed=seed,
+        eval_interval=settings.eval_interval,
+        eval_samples=settings.eval_samples,
+        seed=settings.seed,
     )
 
 
-def main(place: trainings.Place, *, combinations: str, **settings: Any) -> None:
-    """Train them, draw their learning curves and write down where they ended."""
-    wanted = combinations.split(",") if combinations else list(COMBINATIONS)
-    if unknown := [name for name in wanted if name not in COMBINATIONS]:
-        raise ConfigError(
-            f"--combinations: must be of {', '.join(COMBINATIONS)}. Received: {unknown[0]!r}"
-        )
+def run(settings: Settings, place: trainings.TrainingPlace) -> None:
+    """Train the combinations, and write tables and figure."""
+    wanted = settings.combinations.split(",") if settings.combinations else COMBINATIONS
+    configs = {name: config_of(settings, COMBINATIONS[name]) for name in wanted}
     folder = place.results_folder(NAME)
-    configs = {name: config_of(COMBINATIONS[name], **settings) for name in wanted}
     by_folder = {name.replace("/", " over "): config for name, config in configs.items()}
     done = trainings.train_all(by_folder, place, NAME)
-    report(dict(zip(configs, done.values(), strict=True)), folder, settings)
+    report(settings, dict(zip(configs, done.values(), strict=True)), folder)
 
 
-def report(
-    done: Mapping[str, trainings.Training], folder: Path, settings: Mapping[str, object]
-) -> None:
-    """Write tables and figure of the trainings."""
+def report(settings: Settings, done: Mapping[str, trainings.Training], folder: Path) -> None:
+    """Write tables and figure of the trainings, by the name of their combination."""
     write_table(
         folder / "curves.csv",
         ("combination", "iteration", "train", "test"),
@@ -109,7 +105,7 @@ def report(
         }
         for name, each in done.items()
     }
-    common.write_json(folder / "results.json", {"settings": settings, "combinations": rows})
+    common.write_results(folder, settings, {"combinations": rows})
     for name, each in done.items():
         mean, interval = each.accuracy()
         print(f"{name:<16} test accuracy {mean:6.2f} % ± {interval:.2f}")
@@ -141,15 +137,3 @@ def _figure(done: Mapping[str, trainings.Training]):
     ends.grid(alpha=0.3, axis="x")
     figure.suptitle("Linear combinations of the inner gradients (paper, Fig. 3)")
     return figure
-
-
-if __name__ == "__main__":
-    trainings.start(
-        main,
-        {
-            "combinations": ("", "Which, by name, with commas between; empty: all ten."),
-            "meta_iters": (10_000, "Outer iterations of each training (paper: 40000)."),
-            "eval_interval": (25, "Outer iterations between points of the learning curves."),
-            "seed": common.SEED,
-        },
-    )

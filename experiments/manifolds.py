@@ -1,6 +1,6 @@
 """Two manifolds of solutions: paper, Sec. 5.2 and Fig. 2.
 
-    python -m experiments.manifolds
+    python -m experiments manifolds
 
 A task i has a manifold W_i of optimal weights, and Reptile moves φ toward W_1 and W_2 in turn. The
 paper argues that φ then nears the point of least mean squared distance to them. Here φ is in the
@@ -9,16 +9,8 @@ It is the Reptile of the main job that runs: a task's loss is zero on its W_i, a
 nearly the whole way there. The point of least mean squared distance is computed apart, by search.
 """
 
-from __future__ import annotations
-
-import sys
-from pathlib import Path
-
-if not __package__:  # run as a file
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from experiments import common
-from supervised_reptile.errors import ConfigError
+from supervised_reptile.config.declaration import Checked, Rule, at_least, setting, settings
 from supervised_reptile.runs.files import write_table
 
 NAME = "manifolds"
@@ -104,14 +96,24 @@ def nearest_point(line: tuple[float, ...]):
     return center, float(squared_distance(center, line))
 
 
-def main(meta_iters: int, inner_iters: int, meta_step: float, results: str) -> None:
+@settings("Experiment")
+class Settings(Checked):
+    """How far Reptile walks."""
+
+    meta_iters: int = setting(
+        "Meta-iterations, toward one manifold and the other in turn.", at_least(1), default=200
+    )
+    inner_iters: int = setting("SGD steps toward a manifold.", at_least(1), default=50)
+    meta_step: float = setting(
+        "Outer step size at the start; goes linearly to 0.",
+        Rule("must be greater than 0 and at most 1", lambda step: 0 < step <= 1),
+        default=0.3,
+    )
+
+
+def run(settings: Settings, place: common.Place) -> None:
     """Walk in both scenes, and write table and figure."""
-    for name, value in (("meta_iters", meta_iters), ("inner_iters", inner_iters)):
-        if value < 1:
-            raise ConfigError(f"--{name}: must be at least 1. Received: {value}")
-    if not 0 < meta_step <= 1:
-        raise ConfigError(f"--meta_step: must be from 0 to 1. Received: {meta_step}")
-    folder = common.results_folder(results, NAME)
+    folder = place.results_folder(NAME)
     common.load_tensorflow()
     import numpy as np
 
@@ -119,7 +121,7 @@ def main(meta_iters: int, inner_iters: int, meta_step: float, results: str) -> N
     panels = figure.subplots(1, 2)
     rows, found = [], {}
     for axes, (scene, line) in zip(panels, SCENES.items(), strict=True):
-        path = walk(line, meta_iters, inner_iters, meta_step)
+        path = walk(line, settings.meta_iters, settings.inner_iters, settings.meta_step)
         best, value = nearest_point(line)
         found[scene] = {
             "end": path[-1].tolist(),
@@ -145,18 +147,5 @@ def main(meta_iters: int, inner_iters: int, meta_step: float, results: str) -> N
     panels[0].legend(fontsize="small", loc="lower left")
     figure.suptitle("Reptile between two manifolds of solutions (paper, Fig. 2)")
     write_table(folder / "paths.csv", ("scene", "iteration", "phi_1", "phi_2"), rows)
-    settings = {"meta_iters": meta_iters, "inner_iters": inner_iters, "meta_step": meta_step}
-    common.write_json(folder / "results.json", {"settings": settings, "scenes": found})
+    common.write_results(folder, settings, {"scenes": found})
     common.save_figure(figure, folder, NAME)
-
-
-if __name__ == "__main__":
-    common.start(
-        main,
-        {
-            "meta_iters": (200, "Meta-iterations, toward one manifold and the other in turn."),
-            "inner_iters": (50, "SGD steps toward a manifold."),
-            "meta_step": (0.3, "Outer step size at the start, at most 1; goes linearly to 0."),
-            "results": common.RESULTS,
-        },
-    )

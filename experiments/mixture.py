@@ -1,28 +1,27 @@
 """Two kinds of function at once: the review's Sec. 5.1.
 
-    python -m experiments.mixture
+    python -m experiments mixture
 
 Every meta-batch is one wave a·sin(x + p) and one compound a·sin(x + p) + 3a·sin(x/3 + p); 256 inner
 steps. One start has to serve both kinds: the loss on fresh functions of each against inner steps,
-beside that of the untrained network.
+next to that of the untrained network.
 """
 
-from __future__ import annotations
-
-import sys
-from pathlib import Path
-
-if not __package__:  # run as a file
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from experiments import common
-from supervised_reptile.errors import ConfigError
+from supervised_reptile.config.declaration import (
+    NOT_NEGATIVE,
+    POSITIVE,
+    Checked,
+    at_least,
+    setting,
+    settings,
+)
 
 NAME = "mixture"
 
 
 def families():
-    """The mixture to train on, and both kinds to test on, by name."""
+    """Returns the mixture to train on, and both kinds to test on, by name."""
     import numpy as np
 
     from experiments import functions
@@ -46,23 +45,26 @@ def families():
     }
 
 
-def main(
-    meta_iters: int,
-    inner_iters: int,
-    learning_rate: float,
-    meta_step: float,
-    eval_iters: int,
-    eval_samples: int,
-    seed: int,
-    results: str,
-) -> None:
+@settings("Experiment")
+class Settings(Checked):
+    """How the start is trained and tested."""
+
+    meta_iters: int = setting(
+        "Meta-iterations, each of one function of either kind.", at_least(1), default=3000
+    )
+    inner_iters: int = setting("Inner steps on a training task.", at_least(1), default=256)
+    learning_rate: float = setting("Inner learning rate (SGD).", POSITIVE, default=0.01)
+    meta_step: float = setting(
+        "Outer step size at the start; goes linearly to 0.", NOT_NEGATIVE, default=0.1
+    )
+    eval_iters: int = setting("Inner steps on a test task.", at_least(1), default=256)
+    eval_samples: int = setting("Test tasks of each kind.", at_least(2), default=200)
+    seed: int = setting("Seed of everything random.", at_least(0), default=0)
+
+
+def run(settings: Settings, place: common.Place) -> None:
     """Train on the mixture, test on each kind, and write table and figure."""
-    least = {"meta_iters": 1, "inner_iters": 1, "eval_iters": 1, "eval_samples": 2, "seed": 0}
-    settings = {k: v for k, v in locals().items() if k not in ("least", "results")}
-    for name, low in least.items():
-        if settings[name] < low:
-            raise ConfigError(f"--{name}: must be at least {low}. Received: {settings[name]}")
-    folder = common.results_folder(results, NAME)
+    folder = place.results_folder(NAME)
     common.load_tensorflow()
     import keras
 
@@ -70,54 +72,37 @@ def main(
 
     trained_on, kinds = families()
     learner = functions.function_learner(
-        "reptile", functions.mlp(1, 64, 64, 1, seed=seed), keras.optimizers.SGD(learning_rate)
+        "reptile",
+        functions.mlp(1, 64, 64, 1, seed=settings.seed),
+        keras.optimizers.SGD(settings.learning_rate),
     )
     tests = {}
     for state in ("untrained", "Reptile"):
         if state == "Reptile":
-            steps = functions.annealed(meta_step, meta_iters)
             functions.train(
                 learner,
                 trained_on,
-                steps,
+                functions.annealed(settings.meta_step, settings.meta_iters),
                 batch=10,
-                steps=inner_iters,
+                steps=settings.inner_iters,
                 meta_batch=2,
-                seed=seed,
-                label="mixture",
+                seed=settings.seed,
+                label=NAME,
             )
         for kind, family in kinds.items():
             tests[f"{kind}, {state}"] = functions.test(
-                learner, family, eval_samples, batch=10, steps=eval_iters, seed=seed
+                learner,
+                family,
+                settings.eval_samples,
+                batch=10,
+                steps=settings.eval_iters,
+                seed=settings.seed,
             )
-    losses = functions.write_losses(folder, tests, "function", eval_iters, settings)
+    losses = functions.write_losses(folder, settings, "function", tests)
     figure = common.new_figure(12, 3.6)
     *examples, against_steps = figure.subplots(1, 3)
-    for axes, kind in zip(examples, kinds, strict=True):
-        task = tests[f"{kind}, Reptile"]
-        x = functions.SINE.queries[:, 0]
-        axes.plot(x, task.predictions[0, 0, :, 0], ":", color="C0", label="before")
-        axes.plot(x, task.predictions[0, -1, :, 0], color="C0", label=f"after {eval_iters} steps")
-        axes.plot(x, task.truth[0, :, 0], color="C2", label="true")
-        axes.plot(task.inputs[0, :, 0], task.targets[0, :, 0], "x", color="k", label="sampled")
-        axes.set(title=kind, xlabel="x")
-        axes.grid(alpha=0.3)
+    for axes, (kind, family) in zip(examples, kinds.items(), strict=True):
+        functions.plot_example(axes, family, tests[f"{kind}, Reptile"], kind)
     examples[0].legend(fontsize="x-small")
     functions.plot_curves(against_steps, losses)
     common.save_figure(figure, folder, NAME)
-
-
-if __name__ == "__main__":
-    common.start(
-        main,
-        {
-            "meta_iters": (3000, "Meta-iterations, each of one function of either kind."),
-            "inner_iters": (256, "Inner steps on a training task."),
-            "learning_rate": (0.01, "Inner learning rate (SGD)."),
-            "meta_step": (0.1, "Outer step size at the start; goes linearly to 0."),
-            "eval_iters": (256, "Inner steps on a test task."),
-            "eval_samples": (200, "Test tasks of each kind."),
-            "seed": common.SEED,
-            "results": common.RESULTS,
-        },
-    )

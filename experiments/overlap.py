@@ -1,6 +1,6 @@
 """Overlap of the last mini-batch with the earlier ones: paper, Sec. 6.3 and Fig. 4.
 
-    python -m experiments.overlap --sweep inner_iters --meta_iters 2000
+    python -m experiments overlap --sweep inner_iters --meta_iters 2000
 
 5-shot 5-way Omniglot with the hyper-parameters of Table 6, for Reptile and FOMAML with a shared
 tail (cycling through the task, or drawn with replacement) and a separate one; against the number
@@ -8,19 +8,9 @@ of inner iterations (a), the inner batch size (b) or the outer step size (c). Th
 40,000 outer iterations. Stop it whenever you like: the same command goes on.
 """
 
-from __future__ import annotations
-
-import sys
-from pathlib import Path
-from typing import Any
-
-from supervised_reptile.config import Config, paper_config
-from supervised_reptile.errors import ConfigError
-
-if not __package__:  # run as a file
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from experiments import common, trainings
+from supervised_reptile.config import Config, paper_config
+from supervised_reptile.config.declaration import at_least, one_of, setting, settings
 from supervised_reptile.runs.files import write_table
 
 NAME = "overlap"
@@ -39,10 +29,30 @@ SWEEPS = {
 """What is swept to its default values and to what is held (Table 6 a, b, c)."""
 
 
-def config_of(sweep: str, value: float, variant: str, seed: int, **settings) -> Config:
-    """Table 6 at one point of a sweep."""
-    whole = sweep != "meta_step"
+@settings("Experiment")
+class Settings(trainings.TrainingSettings):
+    """What is swept, and how long each training is."""
+
+    sweep: str = setting("What to sweep.", one_of(SWEEPS), default="inner_iters")
+    values: tuple[float, ...] = setting(
+        "Its values, with commas between. When not given: those of the figure.", default=()
+    )
+    seeds: tuple[int, ...] = setting("Seeds.", common.each_at_least(0), default=(0,))
+    meta_iters: int = setting(
+        "Outer iterations of each training (paper: 40000).", at_least(1), default=2000
+    )
+
+    @property
+    def points(self) -> tuple[float, ...]:
+        """The values to train at."""
+        return self.values or SWEEPS[self.sweep][0]
+
+
+def config_of(settings: Settings, variant: str, value: float, seed: int) -> Config:
+    """Returns Table 6 at one point of a sweep."""
+    swept, held = settings.sweep, SWEEPS[settings.sweep][1]
     return paper_config(
+        settings.dataset,
         classes=5,
         shots=5,
         # Every drawing of a class: the most that mini-batches can differ.
@@ -52,61 +62,45 @@ def config_of(sweep: str, value: float, variant: str, seed: int, **settings) -> 
         meta_batch=1,
         eval_batch=25,
         eval_iters=5,
-        eval_interval=max(1, settings["meta_iters"] // 20),
+        meta_iters=settings.meta_iters,
+        eval_interval=max(1, settings.meta_iters // 20),
+        eval_samples=settings.eval_samples,
         seed=seed,
-        **SWEEPS[sweep][1],
-        **{sweep: int(value) if whole else float(value)},
+        **held,
+        **{swept: float(value) if swept == "meta_step" else int(value)},
         **VARIANTS[variant],
-        **settings,
     )
 
 
-def main(
-    place: trainings.Place,
-    *,
-    sweep: str,
-    values: tuple[float, ...],
-    seeds: tuple[float, ...],
-    **settings: Any,
-) -> None:
+def run(settings: Settings, place: trainings.TrainingPlace) -> None:
     """Train every variant at every value and seed, and write table and figure."""
-    if sweep not in SWEEPS:
-        raise ConfigError(f"--sweep: must be one of {', '.join(SWEEPS)}. Received: {sweep!r}")
-    folder = place.results_folder(f"{NAME}_{sweep}")
-    values = values or SWEEPS[sweep][0]
-    points = [(v, value, int(s)) for v in VARIANTS for value in values for s in seeds]
+    sweep = settings.sweep
     configs = {
-        f"{variant} at {sweep} {value:g}, seed {seed}": config_of(
-            sweep, value, variant, seed, **settings
-        )
-        for variant, value, seed in points
+        (variant, value, seed): config_of(settings, variant, value, seed)
+        for variant in VARIANTS
+        for value in settings.points
+        for seed in settings.seeds
         if not _impossible(sweep, value, variant)
     }
-    done = trainings.train_all(configs, place, NAME)
+    names = {key: "{} at {} {:g}, seed {}".format(key[0], sweep, *key[1:]) for key in configs}
+    folder = place.results_folder(f"{NAME}-{sweep.replace('_', '-')}")
+    by_name = {names[key]: config for key, config in configs.items()}
+    done = trainings.train_all(by_name, place, NAME)
     rows = []
-    for variant in VARIANTS:
-        for value in values:
-            of_point = [
-                done[name]
-                for seed in seeds
-                if (name := f"{variant} at {sweep} {value:g}, seed {int(seed)}") in done
-            ]
-            if of_point:
-                mean, interval = trainings.mean_over_seeds([t.accuracy() for t in of_point])
-                rows.append((variant, float(value), mean, interval, len(of_point)))
-                print(f"{variant:<33} {sweep} {value:<5g} {rows[-1][2]:6.2f} % ± {rows[-1][3]:.2f}")
+    for variant, value in dict.fromkeys(key[:2] for key in configs):
+        of_point = [done[names[variant, value, seed]] for seed in settings.seeds]
+        mean, interval = trainings.mean_over_seeds([each.accuracy() for each in of_point])
+        rows.append((variant, float(value), mean, interval, len(of_point)))
+        print(f"{variant:<33} {sweep} {value:<5g} {mean:6.2f} % ± {interval:.2f}")
     header = ("variant", sweep, "test_accuracy", "interval95", "seeds")
     write_table(folder / "accuracy.csv", header, rows)
-    common.write_json(
-        folder / "results.json",
-        {
-            "settings": {**settings, "sweep": sweep, "seeds": [int(s) for s in seeds]},
-            "held": SWEEPS[sweep][1],
-            "points": [dict(zip(header, row, strict=True)) for row in rows],
-            "training_seconds": sum(t.record["training_seconds"] for t in done.values()),
-        },
-    )
-    common.save_figure(_figure(sweep, rows, settings["meta_iters"]), folder, NAME)
+    values = {
+        "held": SWEEPS[sweep][1],
+        "points": [dict(zip(header, row, strict=True)) for row in rows],
+        "training_seconds": sum(each.record["training_seconds"] for each in done.values()),
+    }
+    common.write_results(folder, settings, values)
+    common.save_figure(_figure(sweep, rows, settings.meta_iters), folder, NAME)
 
 
 def _impossible(sweep: str, value: float, variant: str) -> bool:
@@ -129,15 +123,3 @@ def _figure(sweep: str, rows: list[tuple], meta_iters: int):
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
     return figure
-
-
-if __name__ == "__main__":
-    trainings.start(
-        main,
-        {
-            "sweep": ("inner_iters", f"What to sweep: {', '.join(SWEEPS)}."),
-            "values": ((), "Its values, with commas between; empty: those of the figure."),
-            "seeds": ((0.0,), "Seeds, with commas between."),
-            "meta_iters": (2000, "Outer iterations of each training (paper: 40000)."),
-        },
-    )

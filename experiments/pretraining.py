@@ -1,6 +1,6 @@
 """Reptile from a pre-trained classifier, and with frozen blocks: the review, Sec. 6.5, Fig. 15.
 
-    python -m experiments.pretraining --meta_iters 5000
+    python -m experiments pretraining --meta_iters 5000
 
 Trains a classifier of all training classes once, then Reptile (1-shot 5-way Omniglot, transductive)
 from random weights, from the classifier's, and from these with the first blocks frozen. Writes the
@@ -8,47 +8,53 @@ accuracy over training of each and how many meta-iterations the pre-training sav
 you like: the same command goes on.
 """
 
-from __future__ import annotations
-
 import csv
-import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from supervised_reptile.config import Config, paper_config
-
-if not __package__:  # run as a file
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments import common, trainings
+from supervised_reptile.config import Config, paper_config
+from supervised_reptile.config.declaration import Rule, at_least, setting, settings
 from supervised_reptile.runs.files import write_table
 
 NAME = "pretraining"
 RANDOM, ALONE = "random start", "pre-training alone"
 LEVELS = (0.80, 0.85, 0.90, 0.92, 0.94, 0.96)
-"""Accuracies of which it is told when each start first reached them."""
+"""Accuracies: the report states when each start first reached them."""
 _WINDOW = 50
 _INTERVAL = 10
 
 
-def configs_of(
-    freeze: tuple[float, ...], seed: int, *, dataset: str, meta_iters: int, eval_samples: int
-) -> dict[str, Config]:
-    """Each start's training; that of the pre-training alone has a meta-step of 0."""
+@settings("Experiment")
+class Settings(trainings.TrainingSettings):
+    """Which starts are compared, and how long."""
+
+    freeze: tuple[int, ...] = setting(
+        "Frozen blocks of each pre-trained start, with commas between.",
+        Rule("must be from 0 to 4 each", lambda blocks: set(blocks) <= set(range(5))),
+        default=(0, 2),
+    )
+    meta_iters: int = setting(
+        "Meta-iterations of each training (paper: 100000).", at_least(1), default=5000
+    )
+    seed: int = setting("Seed of everything random.", at_least(0), default=0)
+
+
+def configs_of(settings: Settings) -> dict[str, Config]:
+    """Returns each start's training; that of the pre-training alone has a meta-step of 0."""
     base = paper_config(
-        dataset,
+        settings.dataset,
         classes=5,
         shots=1,
         transductive=True,
-        meta_iters=meta_iters,
+        meta_iters=settings.meta_iters,
         eval_interval=_INTERVAL,
-        eval_samples=eval_samples,
-        seed=seed,
+        eval_samples=settings.eval_samples,
+        seed=settings.seed,
     )
     alone = base.replace(pretrain=True, meta_iters=1, meta_step=0.0)
     return {RANDOM: base, ALONE: alone} | {
-        start_name(int(n)): base.replace(pretrain=True, freeze=int(n)) for n in freeze
+        start_name(blocks): base.replace(pretrain=True, freeze=blocks) for blocks in settings.freeze
     }
 
 
@@ -58,31 +64,31 @@ def start_name(freeze: int) -> str:
     return f"pre-trained{blocks}"
 
 
-def main(place: trainings.Place, *, freeze: tuple[float, ...], seed: int, **settings: Any) -> None:
-    """Pre-train, train, and write table and figure."""
-    configs = configs_of(freeze, seed, **settings)
+def run(settings: Settings, place: trainings.TrainingPlace) -> None:
+    """Pre-train, train, and write tables and figure."""
+    configs = configs_of(settings)
     folder, classifier = place.results_folder(NAME), place.work_folder(NAME) / "classifier"
     # The pre-training alone comes first: it makes the classifier that the others share.
     for part in ({ALONE: configs[ALONE]}, configs):
         done = trainings.train_all(part, place, NAME, pretraining_dir=str(classifier))
     with (classifier / "history.csv").open(newline="") as file:
         epochs = list(csv.DictReader(file))
-    report(done, epochs, folder, {**settings, "seed": seed})
+    report(settings, done, epochs, folder)
 
 
 def report(
+    settings: Settings,
     done: Mapping[str, trainings.Training],
     epochs: list[dict[str, str]],
     folder: Path,
-    settings: Mapping[str, object],
 ) -> None:
     """Write tables and figure.
 
     Args:
+        settings: What it was run with.
         done: The trainings by the name of their start.
         epochs: Of the classifier, as its ``history.csv`` has them.
         folder: Where to write.
-        settings: What it was run with.
     """
     from supervised_reptile.runs.learning_curve import first_reached
 
@@ -117,10 +123,10 @@ def report(
         ],
     )
     write_table(folder / "classifier.csv", list(epochs[0]), [e.values() for e in epochs])
-    common.write_json(
-        folder / "results.json",
+    common.write_results(
+        folder,
+        settings,
         {
-            "settings": settings,
             "classifier": classifier,
             "starts": {
                 name: {
@@ -166,14 +172,3 @@ def _figure(curves: Mapping[str, Mapping], epochs: list[dict[str, str]], points:
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
     return figure
-
-
-if __name__ == "__main__":
-    trainings.start(
-        main,
-        {
-            "freeze": ((0.0, 2.0), "Frozen blocks of each pre-trained start, from 0 to 4."),
-            "seed": common.SEED,
-            "meta_iters": (5000, "Meta-iterations of each training (paper: 100000)."),
-        },
-    )

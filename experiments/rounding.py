@@ -1,23 +1,20 @@
 """How exact the training's gradients are, and whether their errors add up: docs/reproduction.md.
 
-    python -m experiments.rounding --network omniglot-5way
+    python -m experiments rounding --network omniglot-5way
 
 Training computes in float32, with TensorFlow's fused kernel for batch normalization. The same
-gradients in float64 tell its errors, mini-batch by mini-batch: how large they are beside the
-gradients, and whether they average out. Stock Keras layers in float32 stand beside it.
+gradients in float64 show its errors, mini-batch by mini-batch: how large they are next to the
+gradients, and whether they average out. Stock Keras layers in float32 are the comparison.
 """
 
-from __future__ import annotations
-
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from supervised_reptile.config.locations import default_data_dir
-from supervised_reptile.errors import ConfigError
+from experiments import common
+from supervised_reptile.config.declaration import Checked, at_least, one_of, setting, settings
+from supervised_reptile.pretrained import load_pretrained, model_facts, pretrained_names
 from supervised_reptile.runs.files import write_table
 
 if TYPE_CHECKING:
@@ -26,33 +23,38 @@ if TYPE_CHECKING:
     from supervised_reptile.config import Config
     from supervised_reptile.datasets import FewShotDataset
 
-if not __package__:  # run as a file
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from experiments import common
-
 NAME = "rounding"
 HEADER = ("weights", "arithmetic", "variable", "error_rms", "error_mean", "error_mean_by_chance")
 
 
-def main(network: str, dataset: str, batches: int, data_dir: str, results: str) -> None:
+@settings("Experiment")
+class Settings(Checked):
+    """Whose gradients are compared, and on what."""
+
+    network: str = setting(
+        "A network that comes with the package.",
+        one_of(pretrained_names()),
+        default="omniglot-5way",
+    )
+    dataset: str = setting(
+        "Data set, such as glyphs, which needs no data. When not given: the network's.", default=""
+    )
+    batches: int = setting("Mini-batches of training tasks.", at_least(2), default=2000)
+
+
+def run(settings: Settings, place: common.DataPlace) -> None:
     """Compare the gradients of a network, as it started and as trained, and write the table."""
-    if batches < 2:
-        raise ConfigError(f"--batches: must be at least 2. Received: {batches}")
     common.load_tensorflow()
     from supervised_reptile.config import Config, RunOptions
     from supervised_reptile.from_config import model_from_config
-    from supervised_reptile.pretrained import load_pretrained, model_facts, pretrained_names
     from supervised_reptile.runs.stages import load_data
 
-    if network not in pretrained_names():
-        known = ", ".join(pretrained_names())
-        raise ConfigError(f"--network: must be one of: {known}. Received: {network!r}")
+    network, batches = settings.network, settings.batches
     config = Config.from_dict(model_facts(network)["training"])
-    if dataset:
-        config = config.replace(dataset=dataset)
-    folder = common.results_folder(results, NAME)
-    data = load_data(config, RunOptions(data_dir=data_dir))
+    if settings.dataset:
+        config = config.replace(dataset=settings.dataset)
+    folder = place.results_folder(NAME)
+    data = load_data(config, RunOptions(data_dir=place.data_dir))
     rows = []
     models = {"as it started": model_from_config(config), "trained": load_pretrained(network)}
     for state, model in models.items():
@@ -64,13 +66,12 @@ def main(network: str, dataset: str, batches: int, data_dir: str, results: str) 
                 f"the largest); of the mean {100 * mean:.3f} %, by chance {100 * by_chance:.3f} %"
             )
     write_table(folder / "errors.csv", HEADER, rows)
-    settings = {"network": network, "dataset": config.task.dataset, "batches": batches}
     errors = [dict(zip(HEADER, row, strict=True)) for row in rows]
-    common.write_json(folder / "results.json", {"settings": settings, "errors": errors})
+    common.write_results(folder, settings, {"dataset": config.task.dataset, "errors": errors})
 
 
 def gradient_errors(
-    model: keras.Model, dataset: FewShotDataset, config: Config, batches: int
+    model: "keras.Model", dataset: "FewShotDataset", config: "Config", batches: int
 ) -> dict[str, dict[str, tuple[float, float, float]]]:
     """Errors of float32 gradients on mini-batches of training tasks, against float64.
 
@@ -146,7 +147,7 @@ class Errors:
         return float(rms), float(mean), float(rms / np.sqrt(self._count))
 
 
-def gradients_of(model: keras.Model) -> Callable[..., list[np.ndarray]]:
+def gradients_of(model: "keras.Model") -> Callable[..., list[np.ndarray]]:
     """The gradients of the summed loss by every trainable variable, for images and labels."""
     import tensorflow as tf
 
@@ -164,7 +165,7 @@ def gradients_of(model: keras.Model) -> Callable[..., list[np.ndarray]]:
 
 
 def _mini_batches(
-    dataset: FewShotDataset, config: Config, count: int
+    dataset: "FewShotDataset", config: "Config", count: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Images, float32 [batch, height, width, channels] in [0, 1], and labels, int32 [batch]."""
     from supervised_reptile.from_config import training_spec
@@ -182,16 +183,3 @@ def _mini_batches(
             yield dataset.images[rows] * np.float32(dataset.pixel_scale), labels
             count -= 1
         iteration += 1
-
-
-if __name__ == "__main__":
-    common.start(
-        main,
-        {
-            "network": ("omniglot-5way", "A network that comes with the package."),
-            "dataset": ("", "Data set, such as glyphs, which needs no data; empty: the network's."),
-            "batches": (2000, "Mini-batches of training tasks, at least 2."),
-            "data_dir": (default_data_dir(), "Directory of the data sets."),
-            "results": common.RESULTS,
-        },
-    )

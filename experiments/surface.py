@@ -1,29 +1,28 @@
 """A function of two variables: the review's Sec. 5.2.
 
-    python -m experiments.surface
+    python -m experiments surface
 
 z = a·sin(x² + y² + p), five mini-batches of 20 sampled points, 10,000 points to predict, network
 2 → 128 → 512 → 512 → 128 → 1. With inner Adam (β1 = 0.01, β2 = 0.999) and a ~ U[0, 2], or with
 --inner_optimizer sgd and a = 2. The range of x and y, [−2, 2], and the learning rates are ours.
 """
 
-from __future__ import annotations
-
-import sys
-from pathlib import Path
-
-if not __package__:  # run as a file
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from experiments import common
-from supervised_reptile.errors import ConfigError
+from supervised_reptile.config.declaration import (
+    NOT_NEGATIVE,
+    Checked,
+    at_least,
+    one_of,
+    setting,
+    settings,
+)
 
 NAME = "surface"
 _SIDE = 100  # 10,000 points to predict
 
 
 def family(fixed_amplitude: bool):
-    """The surfaces: amplitude a = 2 or drawn from U[0, 2], phase from U[0, 2π]."""
+    """Returns the surfaces: amplitude a = 2 or drawn from U[0, 2], phase from U[0, 2π]."""
     import numpy as np
 
     from experiments import functions
@@ -39,54 +38,72 @@ def family(fixed_amplitude: bool):
     return functions.Family(draw, sampled, sampled, grid)
 
 
-def main(
-    inner_optimizer: str,
-    meta_iters: int,
-    learning_rate: float,
-    meta_step: float,
-    eval_iters: int,
-    eval_samples: int,
-    seed: int,
-    results: str,
-) -> None:
+@settings("Experiment")
+class Settings(Checked):
+    """How the start is trained and tested."""
+
+    inner_optimizer: str = setting(
+        "adam takes a ~ U[0, 2], and sgd a = 2.", one_of(("adam", "sgd")), default="adam"
+    )
+    meta_iters: int = setting("Meta-iterations.", at_least(1), default=2900)
+    learning_rate: float = setting(
+        "Inner learning rate; 0 means 0.001 for Adam and 0.02 for SGD.", NOT_NEGATIVE, default=0.0
+    )
+    meta_step: float = setting(
+        "Outer step size at the start; goes linearly to 0.", NOT_NEGATIVE, default=0.1
+    )
+    eval_iters: int = setting(
+        "Inner steps on a test task, five for each pass over its points.", at_least(1), default=25
+    )
+    eval_samples: int = setting("Test tasks.", at_least(2), default=10)
+    seed: int = setting("Seed of everything random.", at_least(0), default=0)
+
+
+def run(settings: Settings, place: common.Place) -> None:
     """Train, test on fresh surfaces, and write table and figure."""
-    least = {"meta_iters": 1, "eval_iters": 1, "eval_samples": 2, "seed": 0}
-    settings = {k: v for k, v in locals().items() if k not in ("least", "results")}
-    for name, low in least.items():
-        if settings[name] < low:
-            raise ConfigError(f"--{name}: must be at least {low}. Received: {settings[name]}")
-    if inner_optimizer not in ("adam", "sgd"):
-        raise ConfigError(f"--inner_optimizer: must be adam or sgd. Received: {inner_optimizer!r}")
-    folder = common.results_folder(results, f"{NAME}_{inner_optimizer}")
+    folder = place.results_folder(f"{NAME}-{settings.inner_optimizer}")
     common.load_tensorflow()
     import keras
 
     from experiments import functions
 
-    if inner_optimizer == "sgd":
-        optimizer = keras.optimizers.SGD(learning_rate or 0.02)
+    if settings.inner_optimizer == "sgd":
+        optimizer = keras.optimizers.SGD(settings.learning_rate or 0.02)
     else:
-        optimizer = keras.optimizers.Adam(learning_rate or 0.001, beta_1=0.01, beta_2=0.999)
-    surfaces = family(fixed_amplitude=inner_optimizer == "sgd")
+        rate = settings.learning_rate or 0.001
+        optimizer = keras.optimizers.Adam(rate, beta_1=0.01, beta_2=0.999)
+    surfaces = family(fixed_amplitude=settings.inner_optimizer == "sgd")
     learner = functions.function_learner(
-        "reptile", functions.mlp(2, 128, 512, 512, 128, 1, seed=seed), optimizer
+        "reptile", functions.mlp(2, 128, 512, 512, 128, 1, seed=settings.seed), optimizer
     )
     tests = {}
     for state in ("untrained", "Reptile"):
         if state == "Reptile":
-            steps = functions.annealed(meta_step, meta_iters)
-            functions.train(learner, surfaces, steps, batch=20, steps=5, seed=seed, label="surface")
+            functions.train(
+                learner,
+                surfaces,
+                functions.annealed(settings.meta_step, settings.meta_iters),
+                batch=20,
+                steps=5,
+                seed=settings.seed,
+                label=NAME,
+            )
         tests[state] = functions.test(
-            learner, surfaces, eval_samples, batch=20, steps=eval_iters, seed=seed
+            learner,
+            surfaces,
+            settings.eval_samples,
+            batch=20,
+            steps=settings.eval_iters,
+            seed=settings.seed,
         )
-    losses = functions.write_losses(folder, tests, "start", eval_iters, settings)
+    losses = functions.write_losses(folder, settings, "start", tests)
     figure = common.new_figure(13, 3.5)
     *panels, against_steps = figure.subplots(1, 4)
     task = tests["Reptile"]
     shown = {
         "true": task.truth[0],
         "before": task.predictions[0, 0],
-        f"after {eval_iters} steps": task.predictions[0, -1],
+        f"after {settings.eval_iters} steps": task.predictions[0, -1],
     }
     limit = float(abs(task.truth[0]).max())
     for axes, (title, values) in zip(panels, shown.items(), strict=True):
@@ -99,19 +116,3 @@ def main(
     figure.colorbar(image, ax=panels, shrink=0.8)
     functions.plot_curves(against_steps, losses)
     common.save_figure(figure, folder, NAME)
-
-
-if __name__ == "__main__":
-    common.start(
-        main,
-        {
-            "inner_optimizer": ("adam", "adam, for a ~ U[0, 2], or sgd, for a = 2."),
-            "meta_iters": (2900, "Meta-iterations."),
-            "learning_rate": (0.0, "Inner learning rate; 0: 0.001 for Adam, 0.02 for SGD."),
-            "meta_step": (0.1, "Outer step size at the start; goes linearly to 0."),
-            "eval_iters": (25, "Inner steps on a test task, five for each pass over its points."),
-            "eval_samples": (10, "Test tasks."),
-            "seed": common.SEED,
-            "results": common.RESULTS,
-        },
-    )

@@ -1,6 +1,6 @@
 """Leading-order expansions of the meta-gradients: paper, Sec. 5.1.
 
-    python -m experiments.theory
+    python -m experiments theory
 
 For k SGD steps of size α on mini-batches of one task, the paper's Sec. 5.1 predicts
 
@@ -14,18 +14,11 @@ smaller α, and the prediction computed with exact Hessian-vector products; the 
 every order of the task's mini-batches, so that nothing is left to chance.
 """
 
-from __future__ import annotations
-
 import itertools
-import sys
 from collections.abc import Sequence
-from pathlib import Path
-
-if not __package__:  # run as a file
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments import common
-from supervised_reptile.errors import ConfigError
+from supervised_reptile.config.declaration import Checked, Rule, at_least, setting, settings
 from supervised_reptile.runs.files import write_table
 
 NAME = "theory"
@@ -167,17 +160,28 @@ def slope(rates: Sequence[float], residuals: Sequence[float]) -> float:
     return float(np.polyfit(np.log(rates), np.log(residuals), 1)[0])
 
 
-def main(inner_iters: int, tasks: int, rates: tuple[float, ...], seed: int, results: str) -> None:
+@settings("Experiment")
+class Settings(Checked):
+    """What is measured."""
+
+    inner_iters: int = setting(
+        "Inner steps k.", Rule("must be from 2 to 6", lambda k: 2 <= k <= 6), default=4
+    )
+    tasks: int = setting("Sine tasks the expectation is over.", at_least(1), default=10)
+    rates: tuple[float, ...] = setting(
+        "Inner step sizes α, with commas between.",
+        Rule("must be two or more, each greater than 0", lambda r: len(r) > 1 and min(r) > 0),
+        default=(0.004, 0.0028, 0.002, 0.0014, 0.001, 0.0007),
+    )
+    seed: int = setting("Seed of everything random.", at_least(0), default=0)
+
+
+def run(settings: Settings, place: common.Place) -> None:
     """Measure, and write table and figure."""
-    if inner_iters < 2 or inner_iters > 6:
-        raise ConfigError(f"--inner_iters: must be from 2 to 6. Received: {inner_iters}")
-    if tasks < 1:
-        raise ConfigError(f"--tasks: must be at least 1. Received: {tasks}")
-    if len(rates) < 2 or min(rates) <= 0:
-        raise ConfigError(f"--rates: must be two or more, greater than 0. Received: {rates}")
-    folder = common.results_folder(results, NAME)
+    folder = place.results_folder(NAME)
     common.load_tensorflow()
-    found = measure(inner_iters, tasks, seed, rates)
+    inner_iters, rates = settings.inner_iters, settings.rates
+    found = measure(inner_iters, settings.tasks, settings.seed, rates)
     table = []
     for algorithm, lines in found.items():
         lines["slope"] = slope(rates, lines["residual"])
@@ -195,8 +199,7 @@ def main(inner_iters: int, tasks: int, rates: tuple[float, ...], seed: int, resu
         table += [(algorithm, r, a, b, *fit) for r, a, b, fit in columns]
     header = ("algorithm", "alpha", "residual", "residual_without_second_term")
     write_table(folder / "expansions.csv", (*header, "fit_first", "fit_second"), table)
-    settings = {"inner_iters": inner_iters, "tasks": tasks, "rates": rates, "seed": seed}
-    common.write_json(folder / "results.json", {"settings": settings, "algorithms": found})
+    common.write_results(folder, settings, {"algorithms": found})
     figure = common.new_figure(6, 4.2)
     axes = figure.subplots()
     for number, (algorithm, lines) in enumerate(found.items()):
@@ -215,16 +218,3 @@ def main(inner_iters: int, tasks: int, rates: tuple[float, ...], seed: int, resu
     axes.grid(alpha=0.3, which="both")
     axes.legend()
     common.save_figure(figure, folder, NAME)
-
-
-if __name__ == "__main__":
-    common.start(
-        main,
-        {
-            "inner_iters": (4, "Inner steps k, from 2 to 6."),
-            "tasks": (10, "Sine tasks the expectation is over."),
-            "rates": ((0.004, 0.0028, 0.002, 0.0014, 0.001, 0.0007), "Inner step sizes α."),
-            "seed": common.SEED,
-            "results": common.RESULTS,
-        },
-    )

@@ -1,81 +1,47 @@
-"""Many trainings of the main job beside one another: resumable, skipped where they are finished."""
-
-from __future__ import annotations
+"""Many trainings of the main job side by side: resumable, skipped where they are finished."""
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import common
+from experiments.common import DataPlace
 from supervised_reptile.config import Config, RunOptions
-from supervised_reptile.config.locations import default_data_dir
-from supervised_reptile.errors import RunError
+from supervised_reptile.config.declaration import Checked, at_least, one_of, setting, settings
 from supervised_reptile.reproduction.jobs import Job, run_side_by_side
 from supervised_reptile.runs.record import is_record_of
 from supervised_reptile.startup import import_tensorflow
 
-_FLAGS = {
-    "dataset": ("omniglot", "Data set: omniglot, or glyphs, which needs no data."),
-    "eval_samples": (300, "Tasks in the final evaluation of each split."),
-    "results": common.RESULTS,
-    "data_dir": (default_data_dir(), "Directory of the data sets."),
-    "work_dir": ("", "Folder of the trainings; empty: runs/ and the experiment's name."),
-    "jobs": (2, "Trainings side by side, each of one thread, at least 1."),
-}
-"""What every experiment of trainings takes on its command line."""
+
+@settings("Experiment")
+class TrainingSettings(Checked):
+    """What every experiment of trainings lets its user choose."""
+
+    dataset: str = setting(
+        "Data set; glyphs needs no data.", one_of(("omniglot", "glyphs")), default="omniglot"
+    )
+    eval_samples: int = setting(
+        "Tasks in the final evaluation of each split.", at_least(1), default=300
+    )
 
 
-@dataclasses.dataclass(frozen=True)
-class Place:
-    """Where an experiment's trainings run, and where its tables go.
+@settings("Experiment")
+class TrainingPlace(DataPlace):
+    """Where an experiment's trainings run, and where its tables and figures go."""
 
-    Args:
-        results: Folder for tables and figures; empty: ``results/`` and the experiment's name.
-        work_dir: Folder of the trainings; empty: ``runs/`` and the experiment's name.
-        data_dir: Directory of the data sets.
-        jobs: Processes side by side, each of one thread, at least 1.
-
-    Raises:
-        RunError: ``jobs`` is out of range.
-    """
-
-    results: str
-    work_dir: str
-    data_dir: str
-    jobs: int
-
-    def __post_init__(self) -> None:
-        if self.jobs < 1:
-            raise RunError(f"--jobs: must be at least 1. Received: {self.jobs}")
-
-    def results_folder(self, name: str) -> Path:
-        """The folder for tables and figures, made if need be."""
-        return common.results_folder(self.results, name)
+    work_dir: str = setting(
+        "Folder of the trainings. When not given: runs/ and the experiment's name.", default=""
+    )
+    jobs: int = setting("Trainings side by side, each of one thread.", at_least(1), default=2)
 
     def work_folder(self, name: str) -> Path:
-        """The folder of the trainings' folders."""
+        """Returns the folder of the trainings' folders."""
         return Path(self.work_dir or f"runs/{name}")
 
-    def run_folder(self, name: str, training: str, config: Config) -> Path:
-        """The folder of one training, of its own for each length."""
+    def training_folder(self, name: str, training: str, config: Config) -> Path:
+        """Returns the folder of one training, of its own for each length."""
         return self.work_folder(name) / f"{training}, {config.meta.meta_iters} iterations"
-
-
-def start(main: Callable[..., None], flags: Mapping[str, tuple[Any, str]]) -> None:
-    """Run an experiment of trainings from the command line.
-
-    Args:
-        main: Called with its :class:`Place`, and with the value of each other flag by name: those
-            given here, ``dataset`` and ``eval_samples``.
-        flags: Name of each flag of its own to its default and its meaning.
-    """
-
-    def call(results: str, work_dir: str, data_dir: str, jobs: int, **own: Any) -> None:
-        main(Place(results, work_dir, data_dir, jobs), **own)
-
-    common.start(call, {**flags, **_FLAGS})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +73,7 @@ def mean_over_seeds(found: Sequence[tuple[float, float]]) -> tuple[float, float]
 
 
 def train_all(
-    configs: Mapping[str, Config], place: Place, name: str, *, pretraining_dir: str = ""
+    configs: Mapping[str, Config], place: TrainingPlace, name: str, *, pretraining_dir: str = ""
 ) -> dict[str, Training]:
     """Train and evaluate each configuration as ``run_omniglot.py`` would, each in its folder.
 
@@ -126,7 +92,7 @@ def train_all(
         RunError: Trainings failed; all others were carried out.
         RunInterrupted: A signal stopped them; all is saved.
     """
-    folders = {n: place.run_folder(name, n, config) for n, config in configs.items()}
+    folders = {n: place.training_folder(name, n, config) for n, config in configs.items()}
     work = [
         Job(
             n,

@@ -27,6 +27,8 @@ from experiments import (
     theory,
     trainings,
 )
+from experiments.__main__ import EXPERIMENTS, find_experiment, main, start
+from experiments.common import DataPlace, Place
 from supervised_reptile.config import paper_config
 from supervised_reptile.errors import ConfigError, RunError
 from supervised_reptile.from_config import learner_from_config
@@ -46,32 +48,16 @@ def read(folder, name):
 
 
 def has_figure(folder, name):
-    png, svg = (folder / f"{name}.{kind}" for kind in ("png", "svg"))
-    return png.read_bytes().startswith(b"\x89PNG") and "</svg>" in svg.read_text()
+    return (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
 # -------------------------------------------------------------------------------------- sine
 
-SINE_FLAGS = {
-    "learning_rate": 0.02,
-    "inner_batch": 10,
-    "inner_iters": 5,
-    "meta_step": 0.1,
-    "adam_step": 0.001,
-    "eval_iters": 32,
-    "seed": 0,
-}
-
 
 def test_reptile_learns_the_sine_and_joint_training_cannot(tmp_path):
     """Joint training ends near the mean of all waves, which is 0: no better than at the start."""
-    losses = sine.run(
-        algorithms="random,reptile,joint",
-        meta_iters=4000,
-        eval_samples=300,
-        results=str(tmp_path),
-        **SINE_FLAGS,
-    )
+    settings = sine.Settings(algorithms="random,reptile,joint", meta_iters=4000, eval_samples=300)
+    losses = sine.run(settings, Place(results=str(tmp_path)))
     after = {name: each[:, -1].mean() for name, each in losses.items()}
     assert after["reptile"] < 0.6 * after["random"]
     assert after["reptile"] < 0.6 * after["joint"]
@@ -86,7 +72,7 @@ def test_reptile_learns_the_sine_and_joint_training_cannot(tmp_path):
     assert found["settings"]["meta_iters"] == 4000 and found["environment"]["versions"]
     curves = read(tmp_path, "curves.csv")
     assert len(curves) == 3 * 33
-    assert has_figure(tmp_path, "fig1") and has_figure(tmp_path, "loss_against_steps")
+    assert has_figure(tmp_path, "fig1") and has_figure(tmp_path, "loss-against-steps")
 
 
 def test_the_sine_task_is_the_papers():
@@ -125,22 +111,28 @@ def test_test_tasks_are_the_same_for_every_learner():
     [
         (
             {"algorithms": "reptile,anil"},
-            "--algorithms: must be of random, maml, reptile, fomaml, joint. Received: 'anil'",
+            "--algorithms: must be of random, maml, reptile, fomaml, joint, with commas between. "
+            "Received: 'reptile,anil'",
         ),
         ({"meta_iters": 0}, "--meta_iters: must be at least 1. Received: 0"),
-        ({"learning_rate": -1.0}, "--learning_rate: must be greater than 0. Received: -1.0"),
+        ({"inner_iters": 1}, "--inner_iters: must be at least 2. Received: 1"),
+        (
+            {"learning_rate": -1.0},
+            "--learning_rate: must be finite and greater than 0. Received: -1.0",
+        ),
     ],
 )
-def test_bad_flags_of_the_sine_are_told_in_one_line(tmp_path, change, message):
-    flags = {"algorithms": "random", "meta_iters": 1, "eval_samples": 2, **SINE_FLAGS, **change}
-    with pytest.raises(ConfigError) as caught:
-        sine.run(results=str(tmp_path / "r"), **flags)
-    assert str(caught.value) == message
+def test_bad_flags_of_the_sine_are_told_in_one_line(tmp_path, change, message, capsys):
+    flags = {"results": tmp_path / "r", **change}
+    with pytest.raises(SystemExit) as caught:
+        start("sine", ["run_sine.py", *(f"--{name}={value}" for name, value in flags.items())])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == f"run_sine.py: error: {message}\n"
     assert not (tmp_path / "r").exists()
 
 
 def test_the_entry_script_explains_itself():
-    for command in (["run_sine.py"], ["-m", "experiments.gradient_combinations"]):
+    for command in (["run_sine.py"], ["-m", "experiments", "gradient-combinations"]):
         result = subprocess.run(
             [sys.executable, *command, "--help"], cwd=ROOT, capture_output=True, text=True
         )
@@ -153,23 +145,54 @@ def test_the_entry_script_explains_itself():
     assert result.returncode == 2 and len(result.stderr.splitlines()) == 1
 
 
+def test_the_runner_lists_the_experiments_without_tensorflow(capsys):
+    code = "import sys; from experiments.__main__ import overview; print(overview()); "
+    code += "print('tensorflow' in sys.modules or 'keras' in sys.modules)"
+    listed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert listed.returncode == 0, listed.stderr
+    *lines, heavy = listed.stdout.splitlines()
+    assert heavy == "False"
+    for name in EXPERIMENTS:
+        summary = find_experiment(name).__doc__.partition("\n")[0]
+        assert any(line.split(maxsplit=1) == [name, summary] for line in lines), name
+    modules = {path.stem.replace("_", "-") for path in (ROOT / "experiments").glob("[a-z]*.py")}
+    assert modules - set(EXPERIMENTS) == {"common", "functions", "trainings"}  # what they share
+    with pytest.raises(SystemExit) as caught:
+        main(["experiments", "sinus"])
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("experiments: error: NAME: must be one of sine, gradient-combinations")
+    assert error.endswith("Received: 'sinus'\n") and error.count("\n") == 1
+
+
+def test_the_runner_hands_over_what_the_flags_say(tmp_path, monkeypatch):
+    called = []
+
+    def run(settings: overlap.Settings, place: trainings.TrainingPlace):
+        called.append((settings, place))
+
+    monkeypatch.setattr(overlap, "run", run)
+    flags = ["--sweep=meta_step", "--values", "0.5,1", "--seeds=3,4", "--meta-iters=7"]
+    for name in ("overlap", "gradient_combinations", "gradient-combinations"):
+        assert name.replace("_", "-") == find_experiment(name).NAME
+    with pytest.raises(SystemExit) as caught:
+        main(["experiments", "overlap", *flags, f"--results={tmp_path}", "--jobs=1"])
+    assert caught.value.code in (0, None)
+    ((settings, place),) = called
+    assert settings == overlap.Settings(
+        sweep="meta_step", values=(0.5, 1.0), seeds=(3, 4), meta_iters=7
+    )
+    assert place == trainings.TrainingPlace(results=str(tmp_path), jobs=1)
+
+
 # ------------------------------------------------------------------------ the review's functions
 
 
 def test_inner_optimizers(tmp_path, monkeypatch):
-    ours = {name: optimizers.SETTINGS[name] for name in ("SGD", "Adam, reset")}
-    monkeypatch.setattr(optimizers, "SETTINGS", ours)
-    optimizers.main(
-        meta_iters=2,
-        starts=2,
-        sgd_rate=0.02,
-        adaptive_rate=0.005,
-        meta_step=0.1,
-        eval_iters=3,
-        eval_samples=4,
-        seed=0,
-        results=str(tmp_path),
-    )
+    ours = {name: optimizers.VARIANTS[name] for name in ("SGD", "Adam, reset")}
+    monkeypatch.setattr(optimizers, "VARIANTS", ours)
+    settings = optimizers.Settings(meta_iters=2, starts=2, eval_iters=3, eval_samples=4)
+    optimizers.run(settings, Place(results=str(tmp_path)))
     rows = read(tmp_path, "curves.csv")
     assert [(r["inner_optimizer"], r["meta_iterations"], r["step"]) for r in rows] == [
         (name, start, str(step)) for name in ours for start in "24" for step in range(4)
@@ -190,16 +213,8 @@ def test_mixture(tmp_path):
     at_zero = np.zeros((4, 1, 1), np.float32)
     drawn = [kinds[k].draw(np.random.default_rng(1), 4)(at_zero) for k in ("wave", "compound")]
     np.testing.assert_allclose(drawn[1], 4 * drawn[0], rtol=1e-5)
-    mixture.main(
-        meta_iters=2,
-        inner_iters=3,
-        learning_rate=0.01,
-        meta_step=0.1,
-        eval_iters=2,
-        eval_samples=3,
-        seed=0,
-        results=str(tmp_path),
-    )
+    settings = mixture.Settings(meta_iters=2, inner_iters=3, eval_iters=2, eval_samples=3)
+    mixture.run(settings, Place(results=str(tmp_path)))
     assert set(read(tmp_path, "results.json")["after"]) == {
         f"{kind}, {state}" for kind in kinds for state in ("untrained", "Reptile")
     }
@@ -213,20 +228,12 @@ def test_surface(tmp_path, monkeypatch):
     z = surfaces.draw(np.random.default_rng(0), 1)(corner)[0, :, 0]
     np.testing.assert_allclose(z, [z[0], -z[0], -z[0]], rtol=1e-3)  # half a period of x² + y²
     monkeypatch.setattr(surface, "_SIDE", 8)
-    surface.main(
-        inner_optimizer="adam",
-        meta_iters=1,
-        learning_rate=0.0,
-        meta_step=0.1,
-        eval_iters=2,
-        eval_samples=2,
-        seed=0,
-        results=str(tmp_path),
-    )
+    settings = surface.Settings(meta_iters=1, eval_iters=2, eval_samples=2)
+    surface.run(settings, Place(results=str(tmp_path)))
     assert len(read(tmp_path, "curves.csv")) == 2 * 3
     assert has_figure(tmp_path, "surface")
-    with pytest.raises(ConfigError, match="--inner_optimizer: must be adam or sgd"):
-        surface.main("lion", 1, 0.0, 0.1, 1, 2, 0, str(tmp_path))
+    with pytest.raises(ConfigError, match="--inner_optimizer: must be one of adam, sgd"):
+        surface.Settings(inner_optimizer="lion")
 
 
 # ----------------------------------------------------------------------------------- trainings
@@ -251,27 +258,28 @@ def toy_data(monkeypatch):
 
 @pytest.fixture
 def place(tmp_path):
-    return trainings.Place(str(tmp_path / "r"), str(tmp_path / "w"), "none", jobs=1)
+    folders = {"results": str(tmp_path / "r"), "work_dir": str(tmp_path / "w")}
+    return trainings.TrainingPlace(**folders, data_dir="none", jobs=1)
 
 
 def test_gradient_combinations(toy_data, place, tmp_path, monkeypatch, capsys):
     shown = ["g1", "(g1+g2)/2", "g3"]
     flags = {"dataset": "glyphs", "meta_iters": 4, "eval_interval": 2, "eval_samples": 3}
-    flags |= {"combinations": ",".join(shown), "seed": 0}
-    gradient_combinations.main(place, **flags)
+    flags |= {"combinations": ",".join(shown)}
+    gradient_combinations.run(gradient_combinations.Settings(**flags), place)
     found = read(tmp_path / "r", "results.json")["combinations"]
     assert list(found) == shown
     assert found["(g1+g2)/2"]["step_weights"] == [0.5, 0.5]
     assert found["g3"]["accuracy"]["test"]["tasks"] == 3
     assert [r["iteration"] for r in read(tmp_path / "r", "curves.csv")] == ["0", "2"] * 3
-    assert has_figure(tmp_path / "r", "gradient_combinations")
+    assert has_figure(tmp_path / "r", "gradient-combinations")
     assert "g3" in capsys.readouterr().out
 
     # What is finished is not run again; only the report is written anew.
     monkeypatch.setattr(trainings, "Job", None)
-    gradient_combinations.main(place, **flags)
-    with pytest.raises(ConfigError, match=r"--combinations: must be of g1, .* Received: 'g5'"):
-        gradient_combinations.main(place, **(flags | {"combinations": "g1,g5"}))
+    gradient_combinations.run(gradient_combinations.Settings(**flags), place)
+    with pytest.raises(ConfigError, match=r"--combinations: must be of g1, .* Received: 'g1,g5'"):
+        gradient_combinations.Settings(combinations="g1,g5")
 
 
 def test_combinations_are_those_of_figure_3():
@@ -283,9 +291,7 @@ def test_combinations_are_those_of_figure_3():
         for term in terms.split("+"):
             expected[int(term[1:]) - 1] = 1 / float(divisor or 1)
         assert list(weights) == pytest.approx(expected), name
-        config = gradient_combinations.config_of(
-            weights, dataset="omniglot", seed=0, meta_iters=40_000, eval_interval=1, eval_samples=9
-        )
+        config = gradient_combinations.config_of(gradient_combinations.Settings(), weights)
         # Table 5, and mini-batches that do not overlap.
         assert (config.inner.learning_rate, config.inner.inner_batch) == (0.003, 25)
         assert (config.meta.meta_step, config.meta.meta_batch) == (0.25, 1)
@@ -293,32 +299,32 @@ def test_combinations_are_those_of_figure_3():
 
 
 def test_trainings_refuse_what_they_cannot_do(place):
-    with pytest.raises(RunError, match=r"--jobs: must be at least 1. Received: 0"):
-        trainings.Place("", "", "none", jobs=0)
+    with pytest.raises(ConfigError, match=r"--jobs: must be at least 1. Received: 0"):
+        trainings.TrainingPlace(jobs=0)
     config = paper_config("omniglot", meta_iters=1)
     with pytest.raises(RunError, match=r"one .*no Omniglot|one .*fetch_data"):
         trainings.train_all({"one": config}, place, "some")
 
 
 def test_overlap(toy_data, place, tmp_path, capsys):
-    flags = {"values": (2.0, 5.0), "seeds": (0.0,), "dataset": "glyphs"}
-    flags |= {"meta_iters": 2, "eval_samples": 3}
-    overlap.main(place, sweep="inner_iters", **flags)
+    flags = {"values": (2.0, 5.0), "dataset": "glyphs", "meta_iters": 2, "eval_samples": 3}
+    overlap.run(overlap.Settings(sweep="inner_iters", **flags), place)
     rows = read(tmp_path / "r", "accuracy.csv")
     assert [(r["variant"], float(r["inner_iters"])) for r in rows] == [
         (variant, k) for variant in overlap.VARIANTS for k in (2.0, 5.0)
     ]
     assert has_figure(tmp_path / "r", "overlap")
     with pytest.raises(ConfigError, match="--sweep: must be one of inner_iters"):
-        overlap.main(place, sweep="shots", **flags)
+        overlap.Settings(sweep="shots")
 
 
 def test_points_of_the_overlap_sweeps_are_table_6():
     for sweep, (values, held) in overlap.SWEEPS.items():
+        settings = overlap.Settings(sweep=sweep, meta_iters=40_000, eval_samples=10)
+        assert settings.points == values
         for variant, sets in overlap.VARIANTS.items():
             for value in values:
-                settings = {"dataset": "omniglot", "meta_iters": 40_000, "eval_samples": 10}
-                config = overlap.config_of(sweep, value, variant, 3, **settings)
+                config = overlap.config_of(settings, variant, value, 3)
                 flat = config.flat()
                 assert {name: flat[name] for name in held} == held
                 assert {name: flat[name] for name in sets} == sets
@@ -329,11 +335,11 @@ def test_points_of_the_overlap_sweeps_are_table_6():
 
 
 def test_ablations(toy_data, place, tmp_path, monkeypatch):
-    flags = {"seeds": (0.0,), "dataset": "glyphs", "meta_iters": 2, "eval_samples": 4}
+    flags = {"seeds": (0,), "dataset": "glyphs", "meta_iters": 2, "eval_samples": 4}
     monkeypatch.setattr(ablations, "_WARM_UP_TASKS", 2)
     some = ("as published", "SGD, gradient averaged")
     monkeypatch.setattr(ablations, "VARIANTS", {n: ablations.VARIANTS[n] for n in some})
-    ablations.main(place, **flags)
+    ablations.run(ablations.Settings(**flags), place)
     found = read(tmp_path / "r", "results.json")
     accuracy = {v["variant"]: v["test_accuracy"] for v in found["variants"]}
     assert list(accuracy) == [*some, ablations.MOVING, ablations.CONTROL]
@@ -341,17 +347,18 @@ def test_ablations(toy_data, place, tmp_path, monkeypatch):
     # What is finished, the ports too, is not done again; another length is another training.
     for module in (ablations, trainings):
         monkeypatch.setattr(module, "Job", None)
-    ablations.main(place, **flags)
+    ablations.run(ablations.Settings(**flags), place)
     assert read(tmp_path / "r", "results.json")["variants"] == found["variants"]
     with pytest.raises(TypeError, match="NoneType"):
-        ablations.main(place, **(flags | {"meta_iters": 3}))
+        ablations.run(ablations.Settings(**(flags | {"meta_iters": 3})), place)
 
 
 def test_the_port_is_our_evaluation_but_for_the_moving_averages(tmp_path, monkeypatch):
     """Stock layers, stepped by Keras itself, with the trained slots: task by task the same."""
     monkeypatch.setattr(ablations, "_WARM_UP_TASKS", 3)
     data = vector_dataset(size=28, classes=18, examples=20)
-    config = ablations.config_of("as published", 0, 3, 6, "glyphs").replace(eval_iters=5)
+    settings = ablations.Settings(dataset="glyphs", meta_iters=3, eval_samples=6)
+    config = ablations.config_of(settings, "as published", 0).replace(eval_iters=5)
     learner = learner_from_config(config, run_module.model_from_config(config))
     for i in range(3):
         tasks = training_tasks(np.random.default_rng(i), data, config)
@@ -367,7 +374,8 @@ def test_the_port_is_our_evaluation_but_for_the_moving_averages(tmp_path, monkey
 
 def test_the_port_is_the_network_with_moving_averages(toy_data, tmp_path):
     """The same function in training, and averages that can be worked out by hand."""
-    config = ablations.config_of("as published", 0, 1, 1, "glyphs")
+    settings = ablations.Settings(dataset="glyphs", meta_iters=1, eval_samples=1)
+    config = ablations.config_of(settings, "as published", 0)
     model = run_module.model_from_config(config)
     port = ablations.with_moving_averages(model)
     assert [v.shape for v in port.trainable_variables] == [v.shape for v in model.variables]
@@ -382,10 +390,12 @@ def test_the_port_is_the_network_with_moving_averages(toy_data, tmp_path):
 
 
 def test_rounding(tmp_path, capsys):
-    rounding.main("omniglot-5way", "glyphs", 12, data_dir="data", results=str(tmp_path))
+    settings = rounding.Settings(dataset="glyphs", batches=12)
+    rounding.run(settings, DataPlace(results=str(tmp_path), data_dir="data"))
     rows = read(tmp_path, "errors.csv")
     assert len(rows) == 2 * 2 * 14  # networks, arithmetics, variables less the 4 irrelevant biases
-    assert read(tmp_path, "results.json")["settings"]["batches"] == 12
+    found = read(tmp_path, "results.json")
+    assert (found["settings"]["batches"], found["dataset"]) == (12, "glyphs")
     assert "trained, fused: error" in capsys.readouterr().out
     # The last bias' gradient is a plain sum of probabilities: as exact as float32 is, and no more,
     # as it would be if the reference were float32 too.
@@ -413,16 +423,15 @@ def test_errors_of_rounding_that_average_out_and_that_do_not():
     ("change", "message"),
     [({"batches": 1}, "--batches: must be at least 2"), ({"network": "x"}, "--network: must be")],
 )
-def test_bad_flags_of_the_rounding_are_told_in_one_line(tmp_path, change, message):
-    flags = {"network": "omniglot-5way", "dataset": "glyphs", "batches": 2, "data_dir": ""}
+def test_bad_flags_of_the_rounding_are_told_in_one_line(change, message):
     with pytest.raises(ConfigError, match=message):
-        rounding.main(**{**flags, **change}, results=str(tmp_path))
+        rounding.Settings(**change)
 
 
 def test_pretraining(toy_data, place, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("supervised_reptile.classifier_start.MAX_EPOCHS", 2)
-    flags = {"freeze": (0.0, 3.0), "seed": 0, "dataset": "glyphs"}
-    pretraining.main(place, **flags, meta_iters=12, eval_samples=2)
+    settings = pretraining.Settings(freeze=(0, 3), dataset="glyphs", meta_iters=12, eval_samples=2)
+    pretraining.run(settings, place)
     found = read(tmp_path / "r", "results.json")
     starts = ["random start", "pre-training alone", "pre-trained", "pre-trained, 3 blocks frozen"]
     assert list(found["starts"]) == starts
@@ -449,9 +458,7 @@ def test_pretraining(toy_data, place, tmp_path, monkeypatch, capsys):
     np.testing.assert_array_equal(weights[1], weights[0])
     np.testing.assert_array_equal(weights[2], weights[0])
     assert (weights[3] != weights[0]).any()
-    configs = pretraining.configs_of(
-        (0.0, 2.0), 1, dataset="omniglot", meta_iters=9, eval_samples=3
-    )
+    configs = pretraining.configs_of(pretraining.Settings(freeze=(0, 2), seed=1, meta_iters=9))
     ours, theirs = configs["random start"].flat(), configs["pre-trained, 2 blocks frozen"].flat()
     assert {n: v for n, v in theirs.items() if v != ours[n]} == {"pretrain": True, "freeze": 2}
 
@@ -478,7 +485,7 @@ def test_the_coefficients_are_the_papers():
 
 
 def test_reptile_ends_between_the_manifolds(tmp_path):
-    manifolds.main(meta_iters=200, inner_iters=50, meta_step=0.3, results=str(tmp_path))
+    manifolds.run(manifolds.Settings(), Place(results=str(tmp_path)))
     scenes = read(tmp_path, "results.json")["scenes"]
     # Circle of radius 1 and the line 0.4 x + y = 2: half way between them, on the normal.
     normal = np.array([0.4, 1.0]) / np.hypot(0.4, 1.0)

@@ -20,7 +20,7 @@ from supervised_reptile.errors import RunError
 from supervised_reptile.reproduction import program, published
 from supervised_reptile.reproduction import row as reproduction
 from supervised_reptile.reproduction.figures import learning_curve_figure
-from supervised_reptile.reproduction.published import Column, Row
+from supervised_reptile.reproduction.published import Cell, Row
 from supervised_reptile.runs import stages
 from supervised_reptile.runs.checkpoints import RunDirectory
 from supervised_reptile.runs.learning_curve import read_curve
@@ -42,9 +42,9 @@ TINY = TinyRow(
     "glyphs",
     3,
     (
-        Column(2, False, 50.0, 1.0, "nowhere"),
-        Column(2, True, 60.0, None, "nowhere"),
-        Column(3, True, 70.0, None, "nowhere"),
+        Cell(2, False, 50.0, 1.0, "nowhere"),
+        Cell(2, True, 60.0, None, "nowhere"),
+        Cell(3, True, 70.0, None, "nowhere"),
     ),
 )
 
@@ -59,7 +59,7 @@ def reproduced(tmp_path, monkeypatch):
         training = TINY.training(seed)
         results = tmp_path / "results"
         reproduction.reproduce(TINY, training, options, eval_samples=eval_samples, results=results)
-        return results / "tiny" / f"seed{seed}"
+        return results / "runs" / "tiny" / f"seed{seed}"
 
     return carry_out
 
@@ -82,7 +82,7 @@ def test_one_training_serves_every_column(reproduced):
     # The columns are those of an evaluation of that kind of task alone.
     config = TINY.evaluation(TINY.training(0), 2, False, 5)
     options = RunOptions(
-        checkpoint=str(folder.parents[2] / "runs" / "seed0"), progress=False, pretrained=True
+        checkpoint=str(folder.parents[3] / "runs" / "seed0"), progress=False, pretrained=True
     )
     alone = run.run(config, options)["test"]
     record = json.loads((folder / "results-2shot-3way-non-transductive.json").read_text())
@@ -114,7 +114,7 @@ def test_what_was_done_is_not_done_again(reproduced, monkeypatch):
         raise AssertionError("evaluated again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "evaluate_each_way", never)
+        patch.setattr(stages, "evaluate_each_way", never)
         reproduced()
     after = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert {n: after[n] for n in after if n != "curve.png"} == {
@@ -254,7 +254,7 @@ def test_two_seeds_side_by_side_are_stopped_and_go_on(prepared_omniglot, tmp_pat
     finished = subprocess.run(command, capture_output=True, text=True, env=os.environ)
     assert finished.returncode == 0, finished.stderr
     for seed in (0, 1):
-        folder = tmp_path / "results" / "omniglot-5way-300" / f"seed{seed}"
+        folder = tmp_path / "results" / "runs" / "omniglot-5way-300" / f"seed{seed}"
         assert len(list(folder.glob("results-*.json"))) == 4
         assert list(read_curve(folder / "curve.csv")["iteration"]) == [0, 50, 100, 150, 200, 250]
     assert "300 (shortened; of 100,000) | seed [0](" in finished.stdout

@@ -15,7 +15,7 @@ import textwrap
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field
 from numbers import Integral, Real
-from typing import Any, ClassVar, TypeVar, dataclass_transform
+from typing import Any, ClassVar, TypeVar, dataclass_transform, get_args, get_origin
 
 from supervised_reptile.config.paper import DATASETS, Column, columns_of
 from supervised_reptile.errors import ConfigError
@@ -82,9 +82,10 @@ _TYPE_WORDS = {
     float: "a number",
     bool: "true or false",
     str: "a string",
-    tuple: "finite numbers",
+    tuple[float, ...]: "finite numbers",
+    tuple[int, ...]: "integers",
 }
-_OPTIONAL = {int | None: int, tuple[float, ...] | None: tuple}
+_OPTIONAL = {int | None: int, tuple[float, ...] | None: tuple[float, ...]}
 
 
 class Checked:
@@ -110,17 +111,24 @@ class Checked:
             kind = _OPTIONAL[kind]
         require(_is_a(value, kind), item.name, f"must be {_TYPE_WORDS[kind]}", value)
         # NumPy's scalars, and whole numbers given for floats.
-        value = tuple(map(float, value)) if kind is tuple else kind(value)
+        element = _element_of(kind)
+        value = tuple(map(element, value)) if element else kind(value)
         rule = item.metadata["rule"]
         if rule:
             require(rule.holds(value), item.name, rule.words, value)
         return value
 
 
-def _is_a(value: Any, kind: type) -> bool:
-    if kind is tuple:  # JSON has lists only.
+def _element_of(kind: Any) -> type | None:
+    """Returns ``int`` for ``tuple[int, ...]``, and ``None`` for what is no tuple."""
+    return get_args(kind)[0] if get_origin(kind) is tuple else None
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    element = _element_of(kind)
+    if element:  # JSON has lists only.
         numbers = isinstance(value, tuple | list)
-        return numbers and all(isinstance(v, Real) and math.isfinite(v) for v in value)
+        return numbers and all(_is_a(v, element) and math.isfinite(v) for v in value)
     # bool is an int to Python, but `shots=True` is a mistake.
     accepted = {int: Integral, float: Real}.get(kind, kind)
     return isinstance(value, accepted) and (kind is bool or not isinstance(value, bool))
@@ -159,24 +167,31 @@ def _reference(cls: type[Checked]) -> str:
 
 
 def describe(item: dataclasses.Field[Any], columns: Iterable[Column]) -> str:
-    """Returns a setting's meaning, its rule, and the paper's values or its default.
+    """Returns a setting's meaning, its rule, and its default or else the paper's values.
 
     Args:
         item: field declared with ``setting``.
         columns: the columns of the paper's tables whose values to state.
     """
-    parts = [item.metadata["text"]]
-    rule = item.metadata["rule"]
-    if rule:
-        parts.append(f"M{rule.words[1:]}.")
     stated = [column for column in columns if item.name in column.default_values()]
-    if stated:
-        parts.append(_paper_values(item.name, stated))
-    else:
-        default = item.default if item.default_factory is MISSING else item.default_factory()
-        if default not in (MISSING, None, ""):
-            parts.append(f"Default: {shown(default)}.")
-    return " ".join(filter(None, parts))
+    default = default_of(item)
+    value = ""
+    if default is MISSING and stated:
+        value = _paper_values(item.name, stated)
+    elif default not in (MISSING, None, "", ()):
+        value = f"Default: {shown(default)}."
+    return " ".join(filter(None, (meaning(item), value)))
+
+
+def meaning(item: dataclasses.Field[Any]) -> str:
+    """Returns a setting's meaning and its rule."""
+    rule = item.metadata["rule"]
+    return " ".join([item.metadata["text"], *([f"M{rule.words[1:]}."] if rule else [])])
+
+
+def default_of(item: dataclasses.Field[Any]) -> Any:
+    """Returns the default of a setting, or ``MISSING``."""
+    return item.default if item.default_factory is MISSING else item.default_factory()
 
 
 def _paper_values(name: str, columns: Sequence[Column]) -> str:
@@ -203,4 +218,6 @@ def shown(value: Any) -> str:
     """Returns a default as people write it."""
     if isinstance(value, bool):
         return "on" if value else "off"
+    if isinstance(value, tuple):
+        return ",".join(map(shown, value))
     return f"{value:g}" if isinstance(value, float) else str(value)

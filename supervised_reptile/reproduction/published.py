@@ -1,6 +1,6 @@
 """The published tables' rows: each as a configuration of this package, beside its numbers.
 
-One training run serves every column of a row: training depends neither on `shots` (where
+One training serves every cell of a row: training depends neither on `shots` (where
 `train_shots` is set, as in every table of the paper) nor on `transductive`.
 """
 
@@ -33,7 +33,7 @@ TRAINING_ONLY = frozenset(
 
 
 @dataclass(frozen=True)
-class Column:
+class Cell:
     """One cell of a published table: test accuracy of a kind of task.
 
     Args:
@@ -61,7 +61,7 @@ class Row:
         title: str, the row's heading.
         dataset: str, a key of `paper.DATASETS`.
         classes: int, N.
-        columns: tuple of `Column`.
+        cells: tuple of `Cell`.
         overrides: mapping, how its training differs from the paper's Tables 3 and 4.
         note: str, what a reader must know to compare.
     """
@@ -70,7 +70,7 @@ class Row:
     title: str
     dataset: str
     classes: int
-    columns: tuple[Column, ...]
+    cells: tuple[Cell, ...]
     overrides: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
 
@@ -110,11 +110,11 @@ class Row:
 
     def tasks(self) -> list[tuple[int, bool]]:
         """Returns (shots, transductive) of every kind of task that is published."""
-        return list(dict.fromkeys((c.shots, c.transductive) for c in self.columns))
+        return list(dict.fromkeys((c.shots, c.transductive) for c in self.cells))
 
-    def published(self, shots: int, transductive: bool) -> list[Column]:
+    def published(self, shots: int, transductive: bool) -> list[Cell]:
         """Returns what is published of a kind of task, the paper's number first."""
-        same = (c for c in self.columns if (c.shots, c.transductive) == (shots, transductive))
+        same = (c for c in self.cells if (c.shots, c.transductive) == (shots, transductive))
         return [c for c in same if c.mean is not None]
 
     def is_trained_by(self, training: Config) -> bool:
@@ -128,10 +128,8 @@ class Row:
         return self.training(0).meta.meta_iters
 
 
-def _columns(
-    source: str, *cells: tuple[int, bool, float | None, float | None]
-) -> tuple[Column, ...]:
-    return tuple(Column(*cell, source) for cell in cells)
+def _cells(source: str, *cells: tuple[int, bool, float | None, float | None]) -> tuple[Cell, ...]:
+    return tuple(Cell(*cell, source) for cell in cells)
 
 
 _FINN_NOTE = (
@@ -166,7 +164,7 @@ def _finn_row(
         algorithm.upper(),
         dataset,
         classes,
-        _columns(source, (shots, True, *published)),
+        _cells(source, (shots, True, *published)),
         {
             "shots": shots,
             "train_shots": shots + queries,
@@ -195,21 +193,21 @@ ROWS = (
         "Reptile",
         "omniglot",
         5,
-        _columns(
+        _cells(
             "Table 2",
             (1, False, 95.39, 0.09),
             (5, False, 98.90, 0.10),
             (1, True, 97.68, 0.04),
             (5, True, 99.48, 0.06),
         )
-        + _columns(_REVIEW, (1, True, 97.7, None)),
+        + _cells(_REVIEW, (1, True, 97.7, None)),
     ),
     Row(
         "omniglot-20way",
         "Reptile",
         "omniglot",
         20,
-        _columns(
+        _cells(
             "Table 2",
             (1, False, 88.14, 0.15),
             (5, False, 96.65, 0.33),
@@ -230,7 +228,7 @@ ROWS = (
         "Reptile, SGD inside",
         "omniglot",
         5,
-        _columns(_REVIEW, (1, True, 97.4, None)),
+        _cells(_REVIEW, (1, True, 97.4, None)),
         {
             "inner_optimizer": "sgd",
             "learning_rate": 0.003,
@@ -244,7 +242,7 @@ ROWS = (
         "Reptile, pre-trained",
         "omniglot",
         5,
-        _columns(_REVIEW, (1, True, 97.7, None)),
+        _cells(_REVIEW, (1, True, 97.7, None)),
         {"pretrain": True},
         "From a classifier of all training classes (review, Sec. 6.5), whose time is not counted; "
         "the rest as in Table 3.",
@@ -254,14 +252,14 @@ ROWS = (
         "Reptile",
         "miniimagenet",
         5,
-        _columns(
+        _cells(
             "Table 1",
             (1, False, 47.07, 0.26),
             (5, False, 62.74, 0.37),
             (1, True, 49.97, 0.32),
             (5, True, 65.99, 0.58),
         )
-        + _columns(_REVIEW, (1, True, 51.6, None), (5, True, 67.4, None), (10, True, 72.6, None)),
+        + _cells(_REVIEW, (1, True, 51.6, None), (5, True, 67.4, None), (10, True, 72.6, None)),
     ),
     _finn_row("maml", "miniimagenet", 5, 1, (48.7, 1.84), "Table 1"),
     _finn_row("maml", "miniimagenet", 5, 5, (63.11, 0.92), "Table 1"),
@@ -272,7 +270,7 @@ ROWS = (
         "Reptile, pre-trained",
         "miniimagenet",
         5,
-        _columns(_REVIEW, (1, True, 49.4, None)),
+        _cells(_REVIEW, (1, True, 49.4, None)),
         {"pretrain": True},
         "From a classifier of all training classes (review, Sec. 6.5), whose time is not counted; "
         "the rest as in Table 4.",
@@ -282,7 +280,7 @@ ROWS = (
         "Reptile",
         "folder:tiny-imagenet-fewshot",
         5,
-        _columns(
+        _cells(
             "",
             (1, False, None, None),
             (5, False, None, None),
@@ -328,7 +326,7 @@ def full_length(training: Config) -> int:
 
 
 def run_name(row: Row, training: Config) -> str:
-    """Folder of a run, below ``results`` as below that of all runs."""
+    """Folder of a run below ``results/runs``, and below that of the checkpoints of all runs."""
     length = training.meta.meta_iters
     of_other_length = "" if length == row.meta_iters else f"-{length}"
     return f"{row.name}{of_other_length}/seed{training.seed}"

@@ -1,4 +1,4 @@
-"""One seed of a published row: train once, evaluate every column, leave the records in results."""
+"""One seed of a published row: train once, evaluate every cell, leave the records in results."""
 
 from __future__ import annotations
 
@@ -17,20 +17,23 @@ from supervised_reptile.runs.stages import evaluate_and_record, evaluation_recor
 # Points of a learning curve, each of one task, that its figure averages.
 _FIGURE_WINDOW = 100
 
+RUNS = "runs"
+"""Folder of the trainings' records, below that of all results."""
+
 
 def reproduce(
     row: Row, training: Config, options: RunOptions, *, eval_samples: int, results: Path
 ) -> None:
     """Train, evaluate and record; each part is skipped if it was done before.
 
-    Leaves in ``results/<row>/seed<seed>``: a record of each column, ``config.json``,
+    Leaves in ``results/runs/<row>/seed<seed>``: a record of each cell, ``config.json``,
     ``curve.csv`` and ``curve.png``.
 
     Args:
         row: The row.
         training: What to train, as ``row.training`` gives it.
         options: Where checkpoints go, and how it runs.
-        eval_samples: Tasks of each split and column.
+        eval_samples: Tasks of each split and cell.
         results: Folder of all records.
 
     Raises:
@@ -49,7 +52,7 @@ def reproduce(
         if not all(is_record_of(path, config) for config, path in evaluations):
             evaluate_and_record(trainer, evaluations, options, trained_with=training)
         records += [path for _, path in evaluations]
-    publish(row, training, directory, records, results / run_name(row, training))
+    publish(row, training, directory, records, results / RUNS / run_name(row, training))
 
 
 def publish(
