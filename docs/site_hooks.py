@@ -19,7 +19,7 @@ from site_docstrings import public_objects
 
 PROJECT = Path(__file__).resolve().parents[1]
 # The order of the pages; others come after these.
-FIRST = ("data", "runs", "pretrained", "faithfulness", "performance", "reproduction", "experiments")
+FIRST = tuple("data runs own-models pretrained faithfulness performance reproduction".split())
 _LINK = re.compile(r"(?<=\]\()[^)\s]+(?=\))")
 _FENCED = re.compile(r"^(```|~~~).*?^\1", re.DOTALL | re.MULTILINE)
 _FORMULA = re.compile(

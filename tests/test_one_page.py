@@ -5,7 +5,7 @@ import types
 import keras
 import numpy as np
 import pytest
-from helpers import PROJECT, one_page_algorithm, readme_code, vector_dataset
+from helpers import PROJECT, document_code, one_page_algorithm, vector_dataset
 
 import supervised_reptile as sr
 from supervised_reptile.tasks import MiniBatches, TrainingTasks
@@ -211,6 +211,5 @@ def test_it_runs(page, dataset, monkeypatch, capsys):
     assert "% of new characters correct" in capsys.readouterr().out
 
 
-@pytest.mark.xfail(strict=True, reason="the README is rewritten next; then remove this mark")
 def test_the_readme_shows_the_algorithm():
-    assert readme_code("one-page") == one_page_algorithm()
+    assert document_code("one-page") == one_page_algorithm()
