@@ -49,7 +49,10 @@ def test_what_docstrings_are_made_of_is_rendered(site):
             assert raw not in text, f"{path.name}: {raw}"
     text = (site / "reference" / "MetaLearner.html").read_text()
     assert '<math xmlns="http://www.w3.org/1998/Math/MathML" display="block">' in text
-    assert "Parameters:" in text and "Example" in text
+    text = (site / "reference" / "omniglot_model.html").read_text()
+    assert "Parameters:" in text and "Examples:" in text
+    example = re.sub("<[^>]+>", "", text)
+    assert "&gt;&gt;&gt; omniglot_model(5).output_shape" in example
 
 
 def test_docstrings_become_markdown():
