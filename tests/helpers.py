@@ -33,6 +33,15 @@ def exit_code(main, argv):
     return stop.value.code or 0
 
 
+def one_page_algorithm():
+    """The part of examples/reptile_in_one_page.py that the README shows."""
+    text = (PROJECT / "examples" / "reptile_in_one_page.py").read_text()
+    _, begin, rest = text.partition("# --- the algorithm ---\n")
+    algorithm, end, _ = rest.partition("# --- what it needs ---\n")
+    assert begin and end
+    return algorithm.rstrip() + "\n"
+
+
 def tiny_config(**overrides):
     """A configuration small enough for a test; it stands for the data of `vector_dataset`."""
     values = {

@@ -33,7 +33,7 @@ def test_links_lead_to_files_and_headings(path):
 
 
 def test_every_python_snippet_has_a_test():
-    marked = re.compile(r"<!-- (test: [\w-]+|one-page) -->\n```python")
+    marked = re.compile(r"<!-- test: [\w-]+ -->\n```python")
     for path in DOCUMENTS:
         text = path.read_text()
         assert text.count("```python") == len(marked.findall(text)), path
