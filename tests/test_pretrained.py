@@ -2,13 +2,13 @@
 
 import dataclasses
 import json
-import subprocess
 import sys
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import warm
 from helpers import evaluation_tasks, tiny_config, training_tasks, vector_dataset
 
 from supervised_reptile import main as run
@@ -186,7 +186,7 @@ x = np.random.default_rng(0).random((5, *model.input_shape[1:]), np.float32)
 assert np.abs(model.predict(x, verbose=0) - model(x, training=False)).max() < 1e-4
 print(int(model.optimizer.iterations), sum((m > 0).sum() for m in moments))
 """
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    result = warm.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     steps, positive = map(int, result.stdout.split())
     config = Config.from_dict(model_facts(name)["training"])
