@@ -62,17 +62,15 @@ def serve(server):
                 *files, status = descriptors
                 pid = os.fork()
                 if not pid:
-                    for number in (woken, wake, status):
-                        os.close(number)
-                    for other in processes.values():
-                        other.close()
                     break
                 for number in files:
                     os.close(number)
                 processes[pid] = socket.socket(fileno=status)
-                processes[pid].send(b"%d" % pid)
-    server.close()
-    return json.loads(text), files
+    for number in (woken, wake):
+        os.close(number)
+    for each in (server, *processes.values()):
+        each.close()
+    return json.loads(text), descriptors
 
 
 def report_ended(processes):
@@ -84,18 +82,19 @@ def report_ended(processes):
             other.send(b"%d" % os.waitstatus_to_exitcode(status))
 
 
-def become(how, files, seed_numpy):
-    """What a new interpreter has: signals, files, folder, environment, path, random numbers."""
+def become(how, descriptors, seed_numpy):
+    """Takes on what a new interpreter has: signals, files, folder, environment, path, random numbers."""
+    *standard, folder, status = descriptors
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if how["start_new_session"]:
         os.setsid()
-    *standard, folder = files
+    os.write(status, b"%d" % os.getpid())  # only now can it take signals
     for number, file in enumerate(standard):
         os.dup2(file, number)
     os.fchdir(folder)
-    for file in files:
+    for file in descriptors:
         os.close(file)
     os.environ.clear()
     os.environ.update(how["environment"])
@@ -119,8 +118,8 @@ def main_module(code, **names):
 if __name__ == "__main__":
     sys.path.pop(0)  # the folder of this file
     _seed = import_what_takes_long()
-    _how, _files = serve(socket.socket(fileno=int(sys.argv[1])))
-    become(_how, _files, _seed)
+    _how, _descriptors = serve(socket.socket(fileno=int(sys.argv[1])))
+    become(_how, _descriptors, _seed)
     # From here on as in any interpreter: an exception that leaves this module, SystemExit and
     # KeyboardInterrupt among them, ends the process as it ends every Python.
     _what = _how["what"]
