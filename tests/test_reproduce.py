@@ -188,6 +188,7 @@ def test_wrong_usage_is_told_in_one_line(capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_two_seeds_side_by_side_are_stopped_and_go_on(prepared_omniglot, tmp_path):
     (tmp_path / "README.md").write_text(MARKS)
     command = [sys.executable, str(PROJECT / "reproduce.py"), "--row", "omniglot-5way"]

@@ -135,6 +135,14 @@ class Popen:
             raise RuntimeError("the server of warm processes ended: python tests/warm_server.py 0")
         return int(number)
 
+    def communicate(self):
+        """Closes the input, reads both outputs, of little errors, to their ends and waits."""
+        if self.stdin:
+            self.stdin.close()
+        outputs = [file.read() if file else None for file in (self.stdout, self.stderr)]
+        self.wait()
+        return tuple(outputs)
+
     def send_signal(self, number):
         if self.poll() is None:
             os.kill(self.pid, number)

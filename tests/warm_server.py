@@ -83,7 +83,7 @@ def report_ended(processes):
 
 
 def become(how, descriptors, seed_numpy):
-    """Takes on what a new interpreter has: signals, files, folder, environment, path, random numbers."""
+    """Takes on what a new interpreter has, from its signals to its random numbers."""
     *standard, folder, status = descriptors
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
