@@ -42,9 +42,13 @@ def test_a_saved_model_fine_tunes_in_plain_keras_as_the_learner_does(trained, tm
     expected = learner.predict_tasks(examples, tasks, transductive=True)
     learner.compiled_model().save(tmp_path / "model.keras")
     images = dataset.images.astype(np.float32)
+    model = keras.models.load_model(tmp_path / "model.keras")
+    variables = [*model.variables, *model.optimizer.variables]
+    start = [v.numpy() for v in variables]
 
     def fine_tuned(task, forget):
-        model = keras.models.load_model(tmp_path / "model.keras")
+        for variable, value in zip(variables, start, strict=True):
+            variable.assign(value)
         if forget:
             for slot in model.optimizer.variables[2:]:
                 slot.assign(np.zeros(slot.shape))

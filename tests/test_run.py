@@ -39,11 +39,11 @@ from helpers import dense_model, vector_dataset
 from supervised_reptile.config.flags import config_from_flags, define_flags
 from supervised_reptile.config.flags import options_from_flags, run_main
 from supervised_reptile import meta_learner
-from supervised_reptile.runs import trainer as training
+from supervised_reptile.runs import stages, trainer as training
 from supervised_reptile.main import run
 import tensorflow as tf
 
-sys.modules[run.__module__].load_dataset = lambda *args, **kwargs: vector_dataset()
+stages.load_dataset = lambda *args, **kwargs: vector_dataset()
 sys.modules[run.__module__].model_from_config = lambda config: dense_model()
 define_flags(("glyphs",))
 
