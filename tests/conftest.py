@@ -1,9 +1,18 @@
+import fcntl
 import os
 from pathlib import Path
 
 import pytest
 
 PROJECT = Path(__file__).resolve().parents[1]
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """How many processes `-n auto` is: none but this for one file, as each imports TensorFlow."""
+    files = {argument.partition("::")[0] for argument in config.args}
+    if len(files) == 1 and files.pop().endswith(".py"):
+        return 0
+    return min(os.cpu_count() or 1, 4)  # of about a gigabyte each
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -46,9 +55,16 @@ def tiny_imagenet() -> Path:
 
 @pytest.fixture(scope="session")
 def prepared_omniglot(omniglot_archives: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data_dir with Omniglot prepared."""
+    """A data_dir with Omniglot prepared, once for all processes of pytest-xdist."""
     from supervised_reptile.datasets import omniglot
 
-    data_dir = tmp_path_factory.mktemp("data")
-    omniglot.prepare(data_dir, source=omniglot_archives, progress=False)
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    data_dir, done = root / "omniglot", root / "omniglot_is_prepared"
+    with (root / "omniglot.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            omniglot.prepare(data_dir, source=omniglot_archives, progress=False)
+            done.touch()
     return data_dir

@@ -149,27 +149,28 @@ def test_mamls_gradient_agrees_with_an_explicit_jacobian(network):
     sizes = [int(np.prod(s)) for s in shapes]
     start = tf.concat([tf.reshape(v.value, [-1]) for v in model.trainable_variables], 0)
 
-    def loss(vector, k):
+    def loss(vector, x, y):
         parts = [tf.reshape(p, s) for p, s in zip(tf.split(vector, sizes), shapes, strict=True)]
-        outputs, _ = model.stateless_call(parts, [], images[rows[k]])
-        return cross_entropy(labels[k], outputs)
+        outputs, _ = model.stateless_call(parts, [], x)
+        return cross_entropy(y, outputs)
 
-    @tf.function
-    def hessian(vector, k):
+    @tf.function  # one graph for every mini-batch, as its images and labels are tensors
+    def hessian(vector, x, y):
         with tf.GradientTape() as outer:
             outer.watch(vector)
             with tf.GradientTape() as inner:
                 inner.watch(vector)
-                value = loss(vector, k)
+                value = loss(vector, x, y)
             gradient = inner.gradient(value, vector)
         return gradient, outer.jacobian(gradient, vector)
 
+    batches = [(tf.constant(images[r]), tf.constant(y)) for r, y in zip(rows, labels, strict=True)]
     vector, jacobian = start, tf.eye(len(start))
-    for k in range(2):
-        gradient, h = hessian(vector, k)
+    for batch in batches[:2]:
+        gradient, h = hessian(vector, *batch)
         jacobian = (tf.eye(len(start)) - ALPHA * h) @ jacobian
         vector = vector - ALPHA * gradient
-    gradient, _ = hessian(vector, 2)
+    gradient, _ = hessian(vector, *batches[2])
     expected = -ALPHA * tf.linalg.matvec(jacobian, gradient, transpose_a=True).numpy()
     learner = MAML(model, inner_optimizer=keras.optimizers.SGD(ALPHA))
     ours = moved_by(learner, tf.constant(dataset.images), tasks)

@@ -10,6 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import warm
 from helpers import document_code, tiny_config, training_tasks, vector_dataset
 
 from supervised_reptile.from_config import learner_from_config
@@ -45,7 +46,8 @@ def run_elsewhere(python, exported):
     learner, folder = exported
     script = Path(__file__).with_name("elsewhere.py")
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    result = subprocess.run(
+    run = warm.run if python == sys.executable else subprocess.run
+    result = run(
         [python, str(script), str(folder), str(folder / "recipe.py")],
         **{"capture_output": True, "text": True, "cwd": folder, "env": environment},
     )

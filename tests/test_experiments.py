@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from helpers import evaluation_tasks, training_tasks, vector_dataset
+from helpers import dense_model, evaluation_tasks, training_tasks, vector_dataset
 
 from experiments import (
     ablations,
@@ -257,12 +257,22 @@ def toy_data(monkeypatch):
 
 
 @pytest.fixture
+def small_network(monkeypatch):
+    """Two dense layers in place of the paper's network, whose graphs take seconds to build."""
+    monkeypatch.setattr(
+        run_module,
+        "model_from_config",
+        lambda config: dense_model(size=28, classes=config.task.classes, seed=config.seed),
+    )
+
+
+@pytest.fixture
 def place(tmp_path):
     folders = {"results": str(tmp_path / "r"), "work_dir": str(tmp_path / "w")}
     return trainings.TrainingPlace(**folders, data_dir="none", jobs=1)
 
 
-def test_gradient_combinations(toy_data, place, tmp_path, monkeypatch, capsys):
+def test_gradient_combinations(toy_data, small_network, place, tmp_path, monkeypatch, capsys):
     shown = ["g1", "(g1+g2)/2", "g3"]
     flags = {"dataset": "glyphs", "meta_iters": 4, "eval_interval": 2, "eval_samples": 3}
     flags |= {"combinations": ",".join(shown)}
@@ -306,7 +316,7 @@ def test_trainings_refuse_what_they_cannot_do(place):
         trainings.train_all({"one": config}, place, "some")
 
 
-def test_overlap(toy_data, place, tmp_path, capsys):
+def test_overlap(toy_data, small_network, place, tmp_path, capsys):
     flags = {"values": (2.0, 5.0), "dataset": "glyphs", "meta_iters": 2, "eval_samples": 3}
     overlap.run(overlap.Settings(sweep="inner_iters", **flags), place)
     rows = read(tmp_path / "r", "accuracy.csv")

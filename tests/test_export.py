@@ -1,7 +1,6 @@
 """The files for the browser, read back with nothing but NumPy and Keras."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import warm
 from helpers import tiny_config, vector_dataset
 
 from supervised_reptile.config import RunOptions
@@ -184,13 +184,13 @@ def test_a_file_cut_short_or_without_its_optimizer_is_refused(tmp_path, run):
 def test_the_command_line(run, tmp_path):
     command = [sys.executable, "-m", "supervised_reptile", "export"]
     arguments = ["--checkpoint", str(tmp_path), "--out", str(tmp_path / "out")]
-    failed = subprocess.run([*command, *arguments], capture_output=True, text=True)
+    failed = warm.run([*command, *arguments], capture_output=True, text=True)
     assert failed.returncode == 1
     assert failed.stderr.startswith(
         "supervised-reptile export: error: --checkpoint: no results.json in"
     )
     assert failed.stderr.count("\n") == 1
     arguments[1] = str(run[0])
-    done = subprocess.run([*command, *arguments], capture_output=True, text=True)
+    done = warm.run([*command, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert read(tmp_path / "out")[0]["format"] == export.FORMAT

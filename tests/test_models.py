@@ -1,6 +1,5 @@
 """The networks against a forward pass written out in NumPy, and one behaviour however called."""
 
-import subprocess
 import sys
 import textwrap
 
@@ -8,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import warm
 
 from supervised_reptile.fast.network import fused_for_training
 from supervised_reptile.models import (
@@ -134,7 +134,7 @@ def run_in_a_fresh_process(model_path, images, answers):
         """
     )
     command = [sys.executable, "-c", code, *map(str, (model_path, images, answers))]
-    result = subprocess.run(command, capture_output=True, text=True)
+    result = warm.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return dict(np.load(answers))
 

@@ -11,6 +11,8 @@ import pytest
 import tensorflow as tf
 from conftest import PROJECT
 
+pytestmark = pytest.mark.slow
+
 
 def run(command, directory):
     environment = os.environ | {"PYTHON": sys.executable}

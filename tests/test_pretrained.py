@@ -2,13 +2,13 @@
 
 import dataclasses
 import json
-import subprocess
 import sys
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import warm
 from helpers import evaluation_tasks, tiny_config, training_tasks, vector_dataset
 
 from supervised_reptile import main as run
@@ -42,9 +42,13 @@ def test_a_saved_model_fine_tunes_in_plain_keras_as_the_learner_does(trained, tm
     expected = learner.predict_tasks(examples, tasks, transductive=True)
     learner.compiled_model().save(tmp_path / "model.keras")
     images = dataset.images.astype(np.float32)
+    model = keras.models.load_model(tmp_path / "model.keras")
+    variables = [*model.variables, *model.optimizer.variables]
+    start = [v.numpy() for v in variables]
 
     def fine_tuned(task, forget):
-        model = keras.models.load_model(tmp_path / "model.keras")
+        for variable, value in zip(variables, start, strict=True):
+            variable.assign(value)
         if forget:
             for slot in model.optimizer.variables[2:]:
                 slot.assign(np.zeros(slot.shape))
@@ -186,7 +190,7 @@ x = np.random.default_rng(0).random((5, *model.input_shape[1:]), np.float32)
 assert np.abs(model.predict(x, verbose=0) - model(x, training=False)).max() < 1e-4
 print(int(model.optimizer.iterations), sum((m > 0).sum() for m in moments))
 """
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    result = warm.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     steps, positive = map(int, result.stdout.split())
     config = Config.from_dict(model_facts(name)["training"])

@@ -218,6 +218,7 @@ def test_without_a_checkout_the_records_are_in_the_current_folder(tmp_path):
     assert table in (tmp_path / "here" / "results" / "reproduction.md").read_text()
 
 
+@pytest.mark.slow
 def test_two_seeds_side_by_side_are_stopped_and_go_on(prepared_omniglot, tmp_path):
     (tmp_path / "README.md").write_text(MARKS)
     command = [sys.executable, str(PROJECT / "reproduce.py"), "--row", "omniglot-5way"]

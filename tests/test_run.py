@@ -6,7 +6,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 import zipfile
@@ -16,6 +15,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import warm
 from helpers import evaluation_tasks, tiny_config, vector_dataset
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -29,11 +29,10 @@ FLAGS = f"""--classes=3 --shots=2 --train-shots=4 --inner-batch=5 --inner-iters=
     --meta-iters={ITERATIONS} --eval-batch=4 --eval-iters=3 --eval-samples=6 --eval-interval=2
     --checkpoint-interval={INTERVAL} --inter-op-threads=1 --noprogress""".split()
 
-# Loads TensorFlow once, which takes seconds, then runs each command line that it reads in a
-# process of its own, with what the entry scripts use: flags, run_main, run. In these processes
-# each meta-iteration takes a while and leaves its ε in a file, so that a test can see where a
-# process is; and some end themselves where no other process could hit them.
-LAUNCHER = """
+# A run with what the entry scripts use: flags, run_main, run. Each meta-iteration takes a while and
+# leaves its ε in a file, so that a test can see where the process is; and some processes end
+# themselves where no other process could hit them.
+RUN_TINY = """
 import json, os, resource, signal, sys, time
 
 from helpers import dense_model, vector_dataset
@@ -93,38 +92,30 @@ def die_in_save(iteration, where):
     tf.train.CheckpointManager._record_state = deadly_record
 
 
-for line in sys.stdin:
-    job = json.loads(line)
-    pid = os.fork()
-    if not pid:
-        output = os.open(job["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(output, 1)
-        os.dup2(output, 2)
-        slow_steps(job["steps"], job["pause"])
-        if job["die_in_save"]:
-            die_in_save(*job["die_in_save"])
-        run_main(main, job["argv"])
-    print(pid, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+how = json.loads(sys.argv.pop(1))
+slow_steps(how["steps"], how["pause"])
+if how["die_in_save"]:
+    die_in_save(*how["die_in_save"])
+run_main(main, sys.argv)
 """
 
 
 class Process:
-    """One process of the launcher. Runs follow one another: wait for one, then start the next."""
+    """A run in a process of its own."""
 
-    def __init__(self, launcher, folder, flags, *, pause=0.0, die_in_save=None):
-        self._launcher, self._output, self._steps = launcher, folder / "output", folder / "steps"
+    def __init__(self, script, folder, flags, *, pause=0.0, die_in_save=None):
+        self._output, self._steps = folder / "output", folder / "steps"
         self._steps.write_text("")
-        job = {
-            "argv": ["run_tiny.py", *FLAGS, f"--checkpoint={folder / 'run'}", *flags],
-            "output": str(self._output),
-            "steps": str(self._steps),
-            "pause": pause,
-            "die_in_save": die_in_save,
-        }
-        launcher.stdin.write(json.dumps(job) + "\n")
-        launcher.stdin.flush()
-        self.pid = int(launcher.stdout.readline())
+        how = {"steps": str(self._steps), "pause": pause, "die_in_save": die_in_save}
+        words = [json.dumps(how), *FLAGS, f"--checkpoint={folder / 'run'}", *flags]
+        paths = os.pathsep.join([str(PROJECT), str(PROJECT / "tests")])
+        with self._output.open("wb") as output:
+            self._process = warm.Popen(
+                [sys.executable, script, *words],
+                stdout=output,
+                stderr=output,
+                env=os.environ | {"PYTHONPATH": paths},
+            )
 
     def iterations(self):
         """The meta-iterations it has done, by their ε, which goes from 1 to 0."""
@@ -138,11 +129,11 @@ class Process:
             time.sleep(0.002)
 
     def send(self, number):
-        os.kill(self.pid, number)
+        self._process.send_signal(number)
 
     def wait(self):
         """Exit code; minus the signal's number if one ended the process."""
-        return int(self._launcher.stdout.readline())
+        return self._process.wait()
 
     def output(self):
         return self._output.read_text()
@@ -151,21 +142,14 @@ class Process:
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
     """Starts a run in a process of its own: start(folder, *flags, pause=…, die_in_save=…)."""
-    script = tmp_path_factory.mktemp("launcher") / "launcher.py"
-    script.write_text(LAUNCHER)
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(PROJECT), str(PROJECT / "tests")]),
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-    }
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, str(script)], env=environment, **pipes) as launcher:
+    script = tmp_path_factory.mktemp("script") / "run_tiny.py"
+    script.write_text(RUN_TINY)
 
-        def start(folder, *flags, **how):
-            folder.mkdir(exist_ok=True)
-            return Process(launcher, folder, flags, **how)
+    def start(folder, *flags, **how):
+        folder.mkdir(exist_ok=True)
+        return Process(script, folder, flags, **how)
 
-        yield start
-        launcher.stdin.close()  # where it ends
+    return start
 
 
 @pytest.fixture(scope="module")
@@ -454,7 +438,7 @@ def test_thread_pools_of_a_running_tensorflow_stay_as_they_are():
 def script(*flags, cwd, **environment):
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"} | environment
     command = [sys.executable, str(PROJECT / "run_omniglot.py"), *flags]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+    return warm.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
 
 
 def test_the_entry_script_trains_and_evaluates_on_the_embedded_data(tmp_path):

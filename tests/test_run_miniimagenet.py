@@ -2,13 +2,13 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import photograph_fixtures as fixtures
 import pytest
+import warm
 from PIL import Image
 
 from supervised_reptile.tools import example_task
@@ -20,7 +20,7 @@ FLAGS = """--classes=2 --shots=1 --train_shots=3 --inner_batch=4 --inner_iters=2
 
 
 def run(folder, *words):
-    return subprocess.run(
+    return warm.run(
         [sys.executable, str(PROJECT / "run_miniimagenet.py"), *FLAGS, *words],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(PROJECT)},
