@@ -9,9 +9,10 @@ import pytest
 from supervised_reptile.config import paper_config
 from supervised_reptile.errors import RunError
 from supervised_reptile.evaluation import Accuracy
-from supervised_reptile.reproduction import comparison
-from supervised_reptile.reproduction.comparison import compare, comparison_table, times_to_accuracy
+from supervised_reptile.reproduction import comparison, report
+from supervised_reptile.reproduction.comparison import compare, times_to_accuracy
 from supervised_reptile.reproduction.published import ROWS, find_row
+from supervised_reptile.reproduction.report import comparison_table
 from supervised_reptile.runs.learning_curve import first_reached, read_curve, trailing_mean
 from supervised_reptile.runs.record import write_record
 
@@ -57,7 +58,7 @@ def test_with_no_records_every_published_cell_is_not_run(root):
     assert all(e["published"] for e in entries if e["dataset"] in ("omniglot", "miniimagenet"))
     table = comparison_table(entries)
     assert table.count("not run") == len(entries)
-    assert "| omniglot, Reptile | 1-shot 5-way | 95.39 ± 0.09 | not run |" in table
+    assert "| 95.39 ± 0.09 | 95.48, 95.56, 95.25, 95.20 | not run |" in table
 
 
 def test_seeds_are_averaged_and_spread_as_by_hand(root):
@@ -71,7 +72,10 @@ def test_seeds_are_averaged_and_spread_as_by_hand(root):
     assert found["difference"] == pytest.approx(97 - 97.68)
     assert (found["status"], found["seeds"], found["hours"]) == ("full", [0, 1, 2], 0.5)
     line = next(x for x in comparison_table(compare(root)).splitlines() if "97.00" in x)
-    assert "| 97.68 ± 0.04, 97.70 (review) | 97.00 ± 1.00 | -0.68 | 99.00 ± 1.00 |" in line
+    assert "| 97.68 ± 0.04, 97.70 (review) | 97.74, 97.79, 97.61, 97.70 |" in line
+    assert "| 97.00 ± 1.00 | -0.68 | 99.00 ± 1.00 |" in line
+    (headline,) = headline_table(compare(root)).splitlines()[2:]
+    assert "| 97.68 ± 0.04, 97.70 (review) | 97.00 ± 1.00 | [0](results/run/seed0/" in headline
     assert "| 100,000 | seed [0](results/run/seed0/results-1-True.json), [1](" in line
 
 
@@ -218,11 +222,11 @@ def test_time_to_accuracy_is_of_full_runs_of_published_rows(root):
     # (0.5·(400 − k) + 0.96·k)/400 ≥ 0.9 from k = 348 on, at point 399 + 348.
     assert times[0]["iteration"] == 50 * 747 and times[0]["hours"] == pytest.approx(7.47)
     assert times[2]["iteration"] is None
-    table = comparison.times_table(times)
+    table = report.times_table(times)
     assert "| omniglot-5way | 0 | 1-shot, transductive | 97.68 % | not reached |  |" in table
     # Where the first mean is above a target, only that is known.
     write_curve(root / "full", [0.96] * 2 * window)
-    first = comparison.times_table(times_to_accuracy(root)).splitlines()[2]
+    first = report.times_table(times_to_accuracy(root)).splitlines()[2]
     assert first == "| omniglot-5way | 0 | 1-shot, transductive | 90 % | ≤ 19,950 | ≤ 3.99 |"
     add(root, "full", row.training(0), 1, True, 0.98, iterations=60_000)
     assert times_to_accuracy(root) == []  # not finished
@@ -247,7 +251,7 @@ def test_readme_and_results_show_what_the_records_say(tmp_path):
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_bytes(path.read_bytes())
     (project / "README.md").write_text((PROJECT / "README.md").read_text())
-    comparison.write_comparison(project / "results", project / "README.md")
+    report.write_comparison(project / "results", project / "README.md")
     for name in ("README.md", "results/reproduction.md", "results/reproduction.json"):
         assert (project / name).read_text() == (PROJECT / name).read_text(), (
             f"{name} differs from the records: run python reproduce.py"
@@ -257,7 +261,7 @@ def test_readme_and_results_show_what_the_records_say(tmp_path):
 def test_links_start_where_the_document_lies(root):
     (root.parent / "README.md").write_text("<!-- results -->\n<!-- /results -->\n")
     add(root, "run", find_row("omniglot-5way").training(0), 1, True, 0.98)
-    comparison.write_comparison(root, root.parent / "README.md")
+    report.write_comparison(root, root.parent / "README.md")
     assert "[0](results/run/results-1-True.json)" in (root.parent / "README.md").read_text()
     assert "[0](run/results-1-True.json)" in (root / "reproduction.md").read_text()
     assert len(json.loads((root / "reproduction.json").read_text())["comparison"]) >= len(ROWS)
@@ -266,5 +270,5 @@ def test_links_start_where_the_document_lies(root):
 def test_a_readme_without_the_marks_is_refused(root):
     (root.parent / "README.md").write_text("nothing here\n")
     with pytest.raises(RunError, match="<!-- results -->"):
-        comparison.write_comparison(root, root.parent / "README.md")
+        report.write_comparison(root, root.parent / "README.md")
     assert not (root / "reproduction.md").exists()

@@ -1,7 +1,4 @@
-"""The records of runs beside the published tables: means over seeds, differences, what was run.
-
-`reproduce.py` writes what this module makes of the records under ``results/``.
-"""
+"""The records of runs next to the published tables: means over seeds, differences, what was run."""
 
 from __future__ import annotations
 
@@ -12,17 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from supervised_reptile.config import Config
-from supervised_reptile.config.locations import FOLDER
-from supervised_reptile.errors import RunError
 from supervised_reptile.reproduction.published import (
     EVALUATION_ONLY,
+    INDEPENDENT_RUNS,
     ROWS,
     TRAINING_ONLY,
     Row,
     full_length,
     row_of,
 )
-from supervised_reptile.runs.files import write_whole
 from supervised_reptile.runs.learning_curve import first_reached, read_curve
 
 TIME_WINDOW = 400
@@ -32,7 +27,6 @@ The mean of fewer gets there by chance.
 """
 _MILESTONES = (90.0, 95.0)
 _STATUS = ("full", "longer", "shortened", "unfinished", "not run")
-_MARKS = "<!-- results -->\n", "<!-- /results -->"
 
 
 def compare(root: Path) -> list[dict[str, Any]]:
@@ -49,7 +43,8 @@ def compare(root: Path) -> list[dict[str, Any]]:
     Returns:
         One mapping of plain values an entry, in the order of `published.ROWS`, then what belongs
         to no row: ``row``, ``title``, ``dataset``, ``classes``, ``shots``, ``transductive``,
-        ``published`` (list of ``mean``, ``spread``, ``source``; percent), ``status`` ("full",
+        ``published`` (list of ``mean``, ``spread``, ``source``; percent), ``independent`` (those
+        of independent runs of the authors' program, percent), ``status`` ("full",
         "longer", "shortened", "unfinished", "not run"); and where it was run ``meta_iters`` (the
         published length), ``iterations``, ``seeds``, ``accuracy`` (split -> ``mean``, ``spread``
         over the seeds, ``interval95`` over the tasks of a seed, ``tasks``; percent),
@@ -146,7 +141,13 @@ def _head_of_row(row: Row, shots: int, transductive: bool) -> dict[str, Any]:
         for c in row.published(shots, transductive)
     ]
     what = {"row": row.name, "title": row.title, "dataset": row.dataset, "classes": row.classes}
-    return what | {"shots": shots, "transductive": transductive, "published": published}
+    independent = INDEPENDENT_RUNS.get((row.name, shots, transductive), ())
+    return what | {
+        "shots": shots,
+        "transductive": transductive,
+        "published": published,
+        "independent": list(independent),
+    }
 
 
 def _head_of_training(trained: Config, shots: int, transductive: bool) -> dict[str, Any]:
@@ -159,7 +160,12 @@ def _head_of_training(trained: Config, shots: int, transductive: bool) -> dict[s
         "dataset": trained.task.dataset,
         "classes": trained.task.classes,
     }
-    return what | {"shots": shots, "transductive": transductive, "published": []}
+    return what | {
+        "shots": shots,
+        "transductive": transductive,
+        "published": [],
+        "independent": [],
+    }
 
 
 def _over_seeds(accuracies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -172,60 +178,6 @@ def _over_seeds(accuracies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "interval95": statistics.fmean(intervals) if intervals else None,
         "tasks": min(a["tasks"] for a in accuracies),
     }
-
-
-def comparison_table(entries: Sequence[Mapping[str, Any]]) -> str:
-    """The entries of `compare` as a table in Markdown."""
-    lines = [
-        "| row | task | published | here, test classes | difference | training classes "
-        "| meta-iterations | records |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    lines += [f"| {' | '.join(_cells(entry))} |" for entry in entries]
-    return "\n".join(lines) + "\n"
-
-
-def _cells(entry: Mapping[str, Any]) -> list[str]:
-    published = [
-        f"{p['mean']:.2f}"
-        + ("" if p["spread"] is None else f" ± {p['spread']:.2f}")
-        # Which table is plain from the row; the review's numbers are marked.
-        + (f" ({p['source']})" if p["source"] == "review" else "")
-        for p in entry["published"]
-    ]
-    first = [
-        _heading(entry["dataset"], entry["title"]),
-        f"{entry['shots']}-shot {entry['classes']}-way"
-        + (", transductive" if entry["transductive"] else ""),
-        ", ".join(published),
-    ]
-    if entry["status"] == "not run":
-        return [*first, "not run", "", "", "", ""]
-    length = f"{entry['iterations']:,}"
-    if entry["status"] != "full":
-        # Where no row is of the training, no published length is.
-        of = f"; of {entry['meta_iters']:,}" if entry["row"] else ""
-        length += f" ({entry['status']}{of})"
-    links = (
-        f"[{seed}]({path})" for seed, path in zip(entry["seeds"], entry["records"], strict=True)
-    )
-    difference = entry.get("difference")
-    return [
-        *first,
-        _accuracy(entry["accuracy"]["test"]),
-        "" if difference is None else f"{difference:+.2f}",
-        _accuracy(entry["accuracy"]["train"]),
-        length,
-        f"seed {', '.join(links)}",
-    ]
-
-
-def _accuracy(accuracy: Mapping[str, Any]) -> str:
-    """Mean ± spread over the seeds; of a single run the interval over tasks, in brackets."""
-    text = f"{accuracy['mean']:.2f}"
-    if accuracy["spread"] is not None:
-        return f"{text} ± {accuracy['spread']:.2f}"
-    return text if accuracy["interval95"] is None else f"{text} [± {accuracy['interval95']:.2f}]"
 
 
 def times_to_accuracy(root: Path) -> list[dict[str, Any]]:
@@ -262,89 +214,3 @@ def times_to_accuracy(root: Path) -> list[dict[str, Any]]:
                 when["at_the_latest"] = bool(reached[0] == curve["iteration"][TIME_WINDOW - 1])
             found.append({"row": row.name, "seed": trained.seed, **task, "target": target} | when)
     return found
-
-
-def times_table(times: Sequence[Mapping[str, Any]]) -> str:
-    """The runs of `times_to_accuracy` as a table in Markdown."""
-    heads = "row", "seed", "task", "test accuracy", "meta-iterations", "hours"
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    for time in times:
-        when = ["not reached", ""]
-        if time["iteration"] is not None:
-            bound = "≤ " if time["at_the_latest"] else ""
-            when = [f"{bound}{time['iteration']:,}", f"{bound}{time['hours']:.2f}"]
-        task = f"{time['shots']}-shot" + (", transductive" if time["transductive"] else "")
-        cells = [time["row"], str(time["seed"]), task, f"{time['target']:g} %", *when]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def _notes() -> str:
-    """What a reader must know of the rows, each remark once."""
-    notes: dict[str, dict[str, None]] = {}
-    for row in ROWS:
-        if row.note:
-            notes.setdefault(row.note, {})[_heading(row.dataset, row.title)] = None
-    return "".join(f"- {'; '.join(rows)}: {note}\n" for note, rows in notes.items())
-
-
-def _heading(dataset: str, title: str) -> str:
-    """What the tables call a row."""
-    return f"{dataset.removeprefix(FOLDER)}, {title}"
-
-
-def write_comparison(root: Path, readme: Path | None = None) -> str:
-    """Write ``reproduction.json`` and ``.md`` into a folder of records, and a README's table.
-
-    Args:
-        root: Folder of the records, ``results``.
-        readme: README with the marks ``<!-- results -->`` … ``<!-- /results -->``, if any.
-
-    Returns:
-        The table.
-
-    Raises:
-        RunError: As `check_readme`; nothing is written then.
-    """
-    around = check_readme(readme) if readme else None
-    root.mkdir(parents=True, exist_ok=True)
-    entries, times = compare(root), times_to_accuracy(root)
-    table = comparison_table(entries)
-    whole = json.dumps({"comparison": entries, "time_to_accuracy": times}, indent=2)
-    write_whole(root / "reproduction.json", whole + "\n")
-    # Links start at the project in the README, and here at this folder.
-    local = table.replace(f"]({root.name}/", "](")
-    write_whole(
-        root / "reproduction.md",
-        "# Published and reproduced\n\n"
-        "Accuracy in percent. Published: Reptile's ± is the spread of three runs; MAML's, and\n"
-        "FOMAML's as far as it is from Finn et al., the 95 % interval over tasks. Here: mean\n"
-        "± standard deviation over the seeds, or of a single run [± the 95 % interval over\n"
-        "tasks].\n\n"
-        f"{local}\n{_notes()}\n## Time to accuracy\n\n"
-        f"When the mean of the last {TIME_WINDOW} points of the learning curve, each of one task, "
-        "first reached an\naccuracy. It looks back, over 20,000 meta-iterations where every 50th "
-        "is a point, so a run was\nthere earlier than it says; ≤ marks the first point that has a "
-        "mean. Hours are of the wall, on a\nmachine that had other work.\n\n"
-        f"{times_table(times)}",
-    )
-    if around:
-        write_whole(readme, f"{around[0]}{table}{around[1]}")
-    return table
-
-
-def check_readme(readme: Path) -> tuple[str, str]:
-    """What stands before and after the place of the table in a README, marks included.
-
-    Raises:
-        RunError: It cannot be read, or has no such place.
-    """
-    begin, end = _MARKS
-    try:
-        before, found, rest = readme.read_text().partition(begin)
-    except OSError as error:
-        raise RunError(f"--readme: cannot read {readme}: {error}") from error
-    _, closed, after = rest.partition(end)
-    if not (found and closed):
-        raise RunError(f"--readme: {readme} must hold the marks {begin.strip()} and {end}")
-    return before + begin, end + after

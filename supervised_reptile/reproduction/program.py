@@ -12,9 +12,9 @@ from supervised_reptile.config.command_line import Flag, run_program
 from supervised_reptile.config.locations import default_data_dir
 from supervised_reptile.errors import ConfigError
 from supervised_reptile.programs import CHECKOUT, command
-from supervised_reptile.reproduction.comparison import check_readme, write_comparison
 from supervised_reptile.reproduction.jobs import Job, run_side_by_side
 from supervised_reptile.reproduction.published import ROWS, Row, find_row, run_name
+from supervised_reptile.reproduction.report import check_readme, write_comparison
 from supervised_reptile.startup import import_tensorflow
 
 RESULTS = (CHECKOUT or Path()) / "results"
