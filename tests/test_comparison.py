@@ -12,7 +12,7 @@ from supervised_reptile.evaluation import Accuracy
 from supervised_reptile.reproduction import comparison, report
 from supervised_reptile.reproduction.comparison import compare, times_to_accuracy
 from supervised_reptile.reproduction.published import ROWS, find_row
-from supervised_reptile.reproduction.report import comparison_table
+from supervised_reptile.reproduction.report import comparison_table, headline_table
 from supervised_reptile.runs.learning_curve import first_reached, read_curve, trailing_mean
 from supervised_reptile.runs.record import write_record
 

@@ -43,7 +43,8 @@ def test_the_readme_is_short():
     assert len((PROJECT / "README.md").read_text().splitlines()) <= 170
 
 
-def test_settings_of_fit():
+def test_settings_of_fit(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     names = {"sr": sr, "keras": keras}
     names["model"] = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     exec(document_code("fit").replace("epochs=20", "epochs=1").replace("=100", "=2"), names)
