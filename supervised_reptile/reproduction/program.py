@@ -96,12 +96,13 @@ def _reproduce(
     if eval_samples < 1 or (jobs is not None and jobs < 1):
         raise ConfigError("--eval_samples and --jobs must be at least 1")
     records = RESULTS if results is None else Path(results)
-    wanted = dict.fromkeys((find_row(name), seed) for name in row for seed in seeds)
+    wanted = dict.fromkeys((name, seed) for name in row for seed in seeds)
     options = {"data_dir": data_dir, "progress": progress}
     if len(wanted) > 1:
         options |= {"intra_op_threads": 1, "inter_op_threads": 1}
     work = []
-    for each, seed in wanted:
+    for row_name, seed in wanted:
+        each = find_row(row_name)
         training = each.training(seed, meta_iters)
         name = run_name(each, training)
         run_options = RunOptions(checkpoint=str(Path(runs) / name), **options)
