@@ -183,6 +183,9 @@ def test_the_runner_hands_over_what_the_flags_say(tmp_path, monkeypatch):
         sweep="meta_step", values=(0.5, 1.0), seeds=(3, 4), meta_iters=7
     )
     assert place == trainings.TrainingPlace(results=str(tmp_path), jobs=1)
+    for seeds, rule in (((0.5,), "must be integers"), ((), "one or more"), ((1, -1), "at least 0")):
+        with pytest.raises(ConfigError, match=f"--seeds: .*{rule}.* Received: "):
+            overlap.Settings(seeds=seeds)
 
 
 # ------------------------------------------------------------------------ the review's functions
