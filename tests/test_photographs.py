@@ -20,8 +20,9 @@ from PIL import Image
 
 from supervised_reptile.datasets import load_dataset
 from supervised_reptile.datasets.images import miniimagenet as miniimagenet_contents
-from supervised_reptile.datasets.images.arrays import ImageStore, decode
+from supervised_reptile.datasets.images.decoding import decode
 from supervised_reptile.datasets.images.photographs import find_source, load, prepare
+from supervised_reptile.datasets.images.store import ImageStore
 from supervised_reptile.datasets.untrusted.pickles import load_arrays
 from supervised_reptile.errors import DatasetError, DatasetNotFoundError
 from supervised_reptile.tools import fetch as command_line
@@ -516,11 +517,11 @@ import os, signal
 from supervised_reptile.datasets import load_dataset
 from supervised_reptile.datasets.images import arrays as image_arrays
 calls = []
-def decode(*args, original=image_arrays.decode):
+def decode(*args, original=image_arrays.decode, **options):
     calls.append(1)
     if len(calls) > 20:
         os.kill(os.getpid(), signal.SIGKILL)
-    return original(*args)
+    return original(*args, **options)
 image_arrays.decode = decode
 load_dataset("folder:flowers", data_dir={str(tmp_path / "data")!r}, progress=False)
 """

@@ -234,6 +234,11 @@ class RunOptions(Checked):
         DIRECTORY,
         default_factory=default_data_dir,
     )
+    verify_data: bool = setting(
+        "Check every byte of prepared photographs before the run, even if nothing suggests that"
+        " they have changed.",
+        default=False,
+    )
     checkpoint_interval: int = setting(
         "Outer updates between checkpoints.", at_least(1), default=100
     )
