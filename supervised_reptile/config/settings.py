@@ -234,11 +234,6 @@ class RunOptions(Checked):
         DIRECTORY,
         default_factory=default_data_dir,
     )
-    verify_data: bool = setting(
-        "Check every byte of prepared photographs before the run, even if nothing suggests that"
-        " they have changed.",
-        default=False,
-    )
     checkpoint_interval: int = setting(
         "Outer updates between checkpoints.", at_least(1), default=100
     )
@@ -262,6 +257,11 @@ class RunOptions(Checked):
         "Directory of the classifier that --pretrain makes or, if it is there, takes; several runs"
         " may share it. When not given: pretraining in --checkpoint.",
         default="",
+    )
+    verify_data: bool = setting(
+        "Check every byte of prepared photographs before the run, even if nothing suggests that"
+        " they have changed.",
+        default=False,
     )
 
     def threads(self, dataset: str) -> tuple[int, int]:

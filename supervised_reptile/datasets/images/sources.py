@@ -148,6 +148,8 @@ class ClassFolders(Source):
             tree = _tree_of(split, place)
             found[split] = tree.classes()
             self._note(tree, place)
+        for notes in (*self.passed_over.values(), self.other_formats):
+            notes.sort()
         return found
 
     def pictures(self) -> Iterator[tuple[str, str, str, Picture]]:
