@@ -210,6 +210,7 @@ def test_a_member_that_is_longer_than_it_says(tmp_path):
     path = write_zip(tmp_path / "x.zip", [("a/1.png", b"")])
     small = zipfile.ZipInfo("a/1.png")
     small.compress_type, small.compress_size = zipfile.ZIP_DEFLATED, len(packed)
+    small.header_offset = 0
     small.file_size, small.CRC = 1000, zlib.crc32(bytes(1000))
     with zipfile.ZipFile(path, "w") as archive:
         archive.fp.write(small.FileHeader(False))
