@@ -1,0 +1,391 @@
+"""Damages archives, pickles, pictures, trees of images and prepared data, and counts what happens.
+
+    python -m campaign.data_fuzz --cases 2000 --seed 0     (from the folder tests)
+
+Each case takes something sound, changes it at random and reads it. What came of it:
+
+* same: the very data of the sound one.
+* refused: one clear line, a ``DatasetError`` (a ``ValueError`` of a picture).
+* reported: other data, and a warning said what was left out.
+* other: other data of the right form where the format has no checksum that could tell: the
+  pixels of a JPEG, the numbers in a pickle.
+* traceback: any other error.
+* wrong: other data, and not a word.
+
+The last two must be zero.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import pickle
+import shutil
+import sys
+import tarfile
+import tempfile
+import traceback
+import warnings
+import zipfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from supervised_reptile.datasets.images import miniimagenet
+from supervised_reptile.datasets.images.decoding import FORMATS, decode
+from supervised_reptile.datasets.images.layouts import ImageNetTar, ListedImages, Pickles
+from supervised_reptile.datasets.images.photographs import load, prepare
+from supervised_reptile.datasets.images.photographs_builder import checked_contents
+from supervised_reptile.datasets.images.sources import ClassFolders, Source
+from supervised_reptile.datasets.images.store import ImageStore
+from supervised_reptile.errors import DatasetError
+
+OUTCOMES = ("same", "refused", "reported", "other", "traceback", "wrong")
+_CLASSES = {"train": ("n01532829", "n01558993"), "val": ("n01855672",), "test": ("n01930112",)}
+_IMAGES, _SIZE = 3, 8
+
+Rng = np.random.Generator
+# Reads what lies in a folder, and returns all of it in a form that can be compared.
+Reader = Callable[[Path], object]
+
+
+def _pixels(seed: int, size: int = _SIZE) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (size, size, 3), np.uint8)
+
+
+def _encoded(seed: int, kind: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(_pixels(seed)).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def _names(split: str) -> list[tuple[str, str, bytes]]:
+    """Class, file name and content of a split's pictures."""
+    return [
+        (name, f"{name}_{i}.JPEG", _encoded(int(name[1:]) + i))
+        for name in _CLASSES[split]
+        for i in range(_IMAGES)
+    ]
+
+
+# ------------------------------------------------------------------------------ the mutations
+
+
+def mutate(content: bytes, rng: Rng) -> bytes:
+    """Flip, cut, repeat, move or overwrite bytes at random places."""
+    data, size = bytearray(content), len(content)
+    for _ in range(int(rng.integers(1, 4))):
+        place, length = int(rng.integers(size)), int(rng.integers(1, 40))
+        match int(rng.integers(7)):
+            case 0 | 1:
+                data[place : place + 1] = bytes([int(rng.integers(256))])
+            case 2:
+                if place < len(data):
+                    data[place] ^= 1 << int(rng.integers(8))
+            case 3:
+                del data[place:]
+            case 4:
+                del data[place : place + length]
+            case 5:
+                data[place:place] = data[place : place + length]
+            case 6:
+                extreme = (b"\0", b"\xff", b"\x7f")[int(rng.integers(3))]
+                data[place : place + 4] = extreme * 4
+    return bytes(data)
+
+
+# --------------------------------------------------------------------------------- the kinds
+
+
+def _content_of(source: Source, name: str) -> object:
+    """All that a source gives: what is decoded, under its names."""
+    contents = checked_contents(name, source)
+    keys = {(s, c, n) for s, part in contents.items() for c in part for n in part[c]}
+    found = {}
+    for *key, picture in source.pictures():
+        if tuple(key) in keys:
+            try:
+                found[tuple(key)] = decode(picture, _SIZE, "nearest").tobytes()
+            except ValueError as error:
+                raise DatasetError(f"{'/'.join(key)} {error}") from error
+    if missing := keys - set(found):
+        raise DatasetError(f"{min(missing)} is missing")
+    return contents, found
+
+
+def _write_zips(root: Path, rng: Rng) -> list[Path]:
+    methods = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+    method = methods[int(rng.integers(4))]
+    for split in _CLASSES:
+        with zipfile.ZipFile(root / f"{split}.zip", "w", method) as archive:
+            for class_name, name, content in _names(split):
+                archive.writestr(f"{split}/{class_name}/{name}", content)
+    return [root / f"{split}.zip" for split in _CLASSES]
+
+
+def _read_folders(root: Path) -> object:
+    if not ClassFolders.is_at(root):
+        raise DatasetError(f"{root} has no train/ and test/")
+    return _content_of(ClassFolders(root), "folder:x")
+
+
+def _write_tar(root: Path, rng: Rng) -> list[Path]:
+    form = (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)[int(rng.integers(3))]
+    path = root / "ILSVRC2012_img_train.tar"
+    with tarfile.open(path, "w", format=form) as outer:
+        for split in _CLASSES:
+            lines = ["filename,label"]
+            for class_name in _CLASSES[split]:
+                buffer = io.BytesIO()
+                with tarfile.open(fileobj=buffer, mode="w", format=form) as inner:
+                    for name, picture, content in _names(split):
+                        if name == class_name:
+                            member = tarfile.TarInfo(picture)
+                            member.size = len(content)
+                            inner.addfile(member, io.BytesIO(content))
+                            lines.append(f"{picture},{name}")
+                member = tarfile.TarInfo(f"{class_name}.tar")
+                member.size = len(buffer.getvalue())
+                outer.addfile(member, io.BytesIO(buffer.getvalue()))
+            (root / f"{split}.csv").write_text("\n".join(lines))
+    return [path]
+
+
+def _write_pickles(root: Path, rng: Rng) -> list[Path]:
+    paths, protocol = [], int(rng.integers(6))
+    for split, classes in _CLASSES.items():
+        images = [_pixels(int(name[1:]) + i) for name in classes for i in range(_IMAGES)]
+        rows = {
+            name.encode(): list(range(k * _IMAGES, (k + 1) * _IMAGES))
+            for k, name in enumerate(classes)
+        }
+        data = {"image_data": np.stack(images), "class_dict": rows}
+        if protocol < 3:  # Python 3 pickles bytes for Python 2 by a function; text is plain
+            data["class_dict"] = {name.decode(): value for name, value in rows.items()}
+        path = root / f"mini-imagenet-cache-{split}.pkl"
+        path.write_bytes(pickle.dumps(data, protocol))
+        paths.append(path)
+    return paths
+
+
+def _write_lists(root: Path, rng: Rng) -> list[Path]:
+    (root / "images").mkdir()
+    paths = []
+    for split in _CLASSES:
+        lines = ["filename,label"]
+        for class_name, name, content in _names(split):
+            (root / "images" / name).write_bytes(content)
+            lines.append(f"{name},{class_name}")
+        (root / f"{split}.csv").write_text("\n".join(lines))
+        paths.append(root / f"{split}.csv")
+    return paths
+
+
+def _write_picture(root: Path, rng: Rng) -> list[Path]:
+    kinds = [kind for kind in FORMATS if kind != "AVIF" or "AVIF" in Image.SAVE]
+    path = root / "picture"
+    path.write_bytes(_encoded(int(rng.integers(9)), kinds[int(rng.integers(len(kinds)))]))
+    return [path]
+
+
+def _read_picture(root: Path) -> object:
+    try:
+        return decode(root / "picture", _SIZE, "bicubic").tobytes()
+    except ValueError as error:
+        raise DatasetError(error) from error
+
+
+def _store(root: Path) -> ImageStore:
+    return ImageStore("folder:x", root, _SIZE, "nearest")
+
+
+def _read_prepared(root: Path) -> object:
+    data = load(_store(root), progress=False)
+    splits = {split: ids.tolist() for split, ids in data.splits.items()}
+    offsets = data.class_offsets.tolist()
+    return data.images.tobytes(), offsets, data.class_names, splits, data.fingerprint
+
+
+def _write_folders(root: Path, rng: Rng) -> list[Path]:
+    for split in _CLASSES:
+        for class_name, name, content in _names(split):
+            (root / split / class_name).mkdir(parents=True, exist_ok=True)
+            (root / split / class_name / name).write_bytes(content)
+    return []
+
+
+def _damage_tree(root: Path, rng: Rng) -> None:
+    """Move, remove, link or add something in a tree of images."""
+    places = sorted(path for path in root.rglob("*") if not path.is_symlink())
+    place = places[int(rng.integers(len(places)))]
+    other = places[int(rng.integers(len(places)))]
+    with contextlib.suppress(OSError, shutil.Error):
+        match int(rng.integers(9)):
+            case 0:
+                place.unlink() if place.is_file() else shutil.rmtree(place)
+            case 1:
+                shutil.move(place, other)
+            case 2:
+                shutil.copytree(place, other / "copy") if place.is_dir() else None
+            case 3:
+                place.rename(place.with_name("\x1b[2Jx\n" + place.suffix))
+            case 4:
+                (place if place.is_dir() else place.parent).joinpath("x.png").symlink_to("none")
+            case 5:
+                place.unlink()
+                place.symlink_to(place.name)
+            case 6:
+                place.unlink()
+                place.mkdir()
+            case 7:
+                place.write_bytes(b"")
+            case 8:
+                place.write_bytes(mutate(place.read_bytes(), rng))
+
+
+class Kind:
+    """One kind of input.
+
+    Args:
+        write: Writes a sound one into a folder; returns the files to damage.
+        read: Reads what is there.
+        checked: Whether the format has checksums all over, so that other data are wrong.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[Path, Rng], list[Path]],
+        read: Reader,
+        checked: bool = True,
+        damage: Callable[[Path, Rng], None] | None = None,
+    ) -> None:
+        self.write, self.read, self.checked, self.damage = write, read, checked, damage
+
+
+def _mini(layout: type[Source]) -> Reader:
+    def read(root: Path) -> object:
+        if not layout.is_at(root):
+            raise DatasetError(f"{root} has no {layout.layout}")
+        return _content_of(layout(root), "miniimagenet")
+
+    return read
+
+
+KINDS = {
+    "zip": Kind(_write_zips, _read_folders),
+    "tar": Kind(_write_tar, _mini(ImageNetTar)),
+    "pickle": Kind(_write_pickles, _mini(Pickles), checked=False),
+    "list": Kind(_write_lists, _mini(ListedImages)),
+    "picture": Kind(_write_picture, _read_picture, checked=False),
+    "tree": Kind(_write_folders, _read_folders, damage=_damage_tree),
+}
+
+
+@contextlib.contextmanager
+def _small_mini_imagenet():
+    before = miniimagenet.CLASSES, miniimagenet.IMAGES_A_CLASS
+    names = {"train": "train", "val": "validation", "test": "test"}
+    miniimagenet.CLASSES = {names[split]: ids for split, ids in _CLASSES.items()}
+    miniimagenet.IMAGES_A_CLASS = _IMAGES
+    try:
+        yield
+    finally:
+        miniimagenet.CLASSES, miniimagenet.IMAGES_A_CLASS = before
+
+
+def _outcome(read: Reader, root: Path, sound: object, checked: bool) -> str:
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = read(root)
+    except DatasetError as error:
+        return "refused" if str(error).isprintable() else "traceback"
+    except Exception:
+        traceback.print_exc(limit=-3)
+        return "traceback"
+    if found == sound:
+        return "same"
+    if said.getvalue():
+        return "reported"
+    return "wrong" if checked else "other"
+
+
+def fuzz(kind: str, cases: int, seed: int = 0) -> Counter[str]:
+    """Damage one kind of input, and count what happens.
+
+    Args:
+        kind: A key of `KINDS`.
+        cases: How many inputs.
+        seed: Of the damage.
+    """
+    each, counts = KINDS[kind], Counter(dict.fromkeys(OUTCOMES, 0))
+    with _small_mini_imagenet(), tempfile.TemporaryDirectory() as folder:
+        for case in range(cases):
+            rng = np.random.default_rng([seed, case])
+            root = Path(folder) / str(case)
+            root.mkdir()
+            paths = each.write(root, rng)
+            with contextlib.redirect_stderr(io.StringIO()):
+                sound = each.read(root)
+            if each.damage:
+                each.damage(root, rng)
+            else:
+                victim = paths[int(rng.integers(len(paths)))]
+                victim.write_bytes(mutate(victim.read_bytes(), rng))
+            outcome = _outcome(each.read, root, sound, each.checked)
+            if outcome in ("wrong", "traceback"):
+                print(f"{kind}, seed {seed}, case {case}: {outcome}", file=sys.stderr)
+            counts[outcome] += 1
+            shutil.rmtree(root, ignore_errors=True)
+    return counts
+
+
+def fuzz_prepared(cases: int, seed: int = 0) -> Counter[str]:
+    """Damage prepared photographs whose source is gone, and count what happens."""
+    counts = Counter(dict.fromkeys(OUTCOMES, 0))
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        _write_folders(root / "source", np.random.default_rng(0))
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+            prepare(_store(root), ClassFolders(root / "source"), progress=False)
+        shutil.rmtree(root / "source")
+        sound, place = _read_prepared(root), _store(root).path
+        files = sorted(path for path in place.iterdir() if path.is_file())
+        for case in range(cases):
+            rng = np.random.default_rng([seed, case])
+            victim = files[int(rng.integers(len(files)))]
+            content = victim.read_bytes()
+            victim.write_bytes(mutate(content, rng))
+            outcome = _outcome(_read_prepared, root, sound, checked=True)
+            if outcome in ("wrong", "traceback"):
+                print(f"prepared, seed {seed}, case {case}: {outcome}", file=sys.stderr)
+            counts[outcome] += 1
+            victim.write_bytes(content)
+    return counts
+
+
+def run(cases: int, seed: int = 0) -> dict[str, dict[str, int]]:
+    """Every kind of input, `cases` of each; outcome -> count, by kind."""
+    found = {kind: dict(fuzz(kind, cases, seed)) for kind in KINDS}
+    return {**found, "prepared": dict(fuzz_prepared(cases, seed))}
+
+
+def main() -> None:
+    """Print the table as JSON; the exit code is 1 if anything went wrong."""
+    parser = argparse.ArgumentParser(description="Damage data of every kind and count outcomes.")
+    parser.add_argument("--cases", type=int, default=500, help="of each kind")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    table = run(given.cases, given.seed)
+    print(json.dumps(table, indent=1))
+    sys.exit(any(counts["wrong"] or counts["traceback"] for counts in table.values()))
+
+
+if __name__ == "__main__":
+    main()
