@@ -19,9 +19,9 @@ from PIL import Image
 
 from supervised_reptile.datasets import load_dataset
 from supervised_reptile.datasets.images import miniimagenet
+from supervised_reptile.datasets.images.contents import checked_contents
 from supervised_reptile.datasets.images.decoding import FORMATS, decode
 from supervised_reptile.datasets.images.photographs import find_source
-from supervised_reptile.datasets.images.photographs_builder import checked_contents
 from supervised_reptile.datasets.images.sources import ClassFolders
 from supervised_reptile.datasets.omniglot import shrink
 from supervised_reptile.datasets.untrusted import archives

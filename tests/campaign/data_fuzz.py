@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import io
 import json
 import pickle
@@ -37,10 +38,10 @@ import numpy as np
 from PIL import Image
 
 from supervised_reptile.datasets.images import miniimagenet
+from supervised_reptile.datasets.images.contents import checked_contents
 from supervised_reptile.datasets.images.decoding import FORMATS, decode
 from supervised_reptile.datasets.images.layouts import ImageNetTar, ListedImages, Pickles
 from supervised_reptile.datasets.images.photographs import load, prepare
-from supervised_reptile.datasets.images.photographs_builder import checked_contents
 from supervised_reptile.datasets.images.sources import ClassFolders, Source
 from supervised_reptile.datasets.images.store import ImageStore
 from supervised_reptile.errors import DatasetError
@@ -48,6 +49,7 @@ from supervised_reptile.errors import DatasetError
 OUTCOMES = ("same", "refused", "reported", "other", "traceback", "wrong")
 _CLASSES = {"train": ("n01532829", "n01558993"), "val": ("n01855672",), "test": ("n01930112",)}
 _IMAGES, _SIZE = 3, 8
+_VARIANTS = 12
 
 Rng = np.random.Generator
 # Reads what lies in a folder, and returns all of it in a form that can be compared.
@@ -118,9 +120,9 @@ def _content_of(source: Source, name: str) -> object:
     return contents, found
 
 
-def _write_zips(root: Path, rng: Rng) -> list[Path]:
+def _write_zips(root: Path, variant: int) -> list[Path]:
     methods = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
-    method = methods[int(rng.integers(4))]
+    method = methods[variant % 4]
     for split in _CLASSES:
         with zipfile.ZipFile(root / f"{split}.zip", "w", method) as archive:
             for class_name, name, content in _names(split):
@@ -134,8 +136,8 @@ def _read_folders(root: Path) -> object:
     return _content_of(ClassFolders(root), "folder:x")
 
 
-def _write_tar(root: Path, rng: Rng) -> list[Path]:
-    form = (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)[int(rng.integers(3))]
+def _write_tar(root: Path, variant: int) -> list[Path]:
+    form = (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)[variant % 3]
     path = root / "ILSVRC2012_img_train.tar"
     with tarfile.open(path, "w", format=form) as outer:
         for split in _CLASSES:
@@ -156,8 +158,8 @@ def _write_tar(root: Path, rng: Rng) -> list[Path]:
     return [path]
 
 
-def _write_pickles(root: Path, rng: Rng) -> list[Path]:
-    paths, protocol = [], int(rng.integers(6))
+def _write_pickles(root: Path, variant: int) -> list[Path]:
+    paths, protocol = [], variant % 6
     for split, classes in _CLASSES.items():
         images = [_pixels(int(name[1:]) + i) for name in classes for i in range(_IMAGES)]
         rows = {
@@ -173,7 +175,7 @@ def _write_pickles(root: Path, rng: Rng) -> list[Path]:
     return paths
 
 
-def _write_lists(root: Path, rng: Rng) -> list[Path]:
+def _write_lists(root: Path, variant: int) -> list[Path]:
     (root / "images").mkdir()
     paths = []
     for split in _CLASSES:
@@ -186,10 +188,10 @@ def _write_lists(root: Path, rng: Rng) -> list[Path]:
     return paths
 
 
-def _write_picture(root: Path, rng: Rng) -> list[Path]:
+def _write_picture(root: Path, variant: int) -> list[Path]:
     kinds = [kind for kind in FORMATS if kind != "AVIF" or "AVIF" in Image.SAVE]
     path = root / "picture"
-    path.write_bytes(_encoded(int(rng.integers(9)), kinds[int(rng.integers(len(kinds)))]))
+    path.write_bytes(_encoded(variant, kinds[variant % len(kinds)]))
     return [path]
 
 
@@ -211,7 +213,7 @@ def _read_prepared(root: Path) -> object:
     return data.images.tobytes(), offsets, data.class_names, splits, data.fingerprint
 
 
-def _write_folders(root: Path, rng: Rng) -> list[Path]:
+def _write_folders(root: Path, variant: int = 0) -> list[Path]:
     for split in _CLASSES:
         for class_name, name, content in _names(split):
             (root / split / class_name).mkdir(parents=True, exist_ok=True)
@@ -231,7 +233,8 @@ def _damage_tree(root: Path, rng: Rng) -> None:
             case 1:
                 shutil.move(place, other)
             case 2:
-                shutil.copytree(place, other / "copy") if place.is_dir() else None
+                if place.is_dir() and place not in (other, *other.parents):
+                    shutil.copytree(place, other / "copy")
             case 3:
                 place.rename(place.with_name("\x1b[2Jx\n" + place.suffix))
             case 4:
@@ -248,23 +251,43 @@ def _damage_tree(root: Path, rng: Rng) -> None:
                 place.write_bytes(mutate(place.read_bytes(), rng))
 
 
+def _expected_of_tree(root: Path) -> tuple[object, bool]:
+    """What a tree holds, found in another way; and whether it holds more, to be reported."""
+    found, contents, rest = {}, {}, False
+    for split, other in (("train", "train"), ("val", "validation"), ("test", "test")):
+        if not (root / split).is_dir():
+            continue
+        contents[other] = {}
+        for path in sorted((root / split).rglob("*")):
+            parts = path.relative_to(root / split).parts
+            picture = path.suffix in (".JPEG", ".png")
+            if len(parts) == 1 and path.is_dir():
+                contents[other].setdefault(parts[0], [])
+            elif len(parts) == 2 and path.is_file() and picture:
+                contents[other][parts[0]].append(parts[1])
+                with contextlib.suppress(ValueError):
+                    found[other, *parts] = decode(path, _SIZE, "nearest").tobytes()
+            elif picture or (path.is_symlink() and not path.exists()):
+                rest = True
+    return (contents, found), rest
+
+
+@dataclasses.dataclass
 class Kind:
     """One kind of input.
 
-    Args:
-        write: Writes a sound one into a folder; returns the files to damage.
+    Attributes:
+        write: Writes a sound one into a folder, in one of many variants; returns the files to
+            damage.
         read: Reads what is there.
         checked: Whether the format has checksums all over, so that other data are wrong.
+        damage: Damages a whole tree, in place of the bytes of a file.
     """
 
-    def __init__(
-        self,
-        write: Callable[[Path, Rng], list[Path]],
-        read: Reader,
-        checked: bool = True,
-        damage: Callable[[Path, Rng], None] | None = None,
-    ) -> None:
-        self.write, self.read, self.checked, self.damage = write, read, checked, damage
+    write: Callable[[Path, int], list[Path]]
+    read: Reader
+    checked: bool = True
+    damage: Callable[[Path, Rng], None] | None = None
 
 
 def _mini(layout: type[Source]) -> Reader:
@@ -298,22 +321,23 @@ def _small_mini_imagenet():
         miniimagenet.CLASSES, miniimagenet.IMAGES_A_CLASS = before
 
 
-def _outcome(read: Reader, root: Path, sound: object, checked: bool) -> str:
+def _outcome(read: Reader, root: Path, sound: object, checked: bool) -> tuple[str, str]:
+    """What comes of reading, and what was said meanwhile."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             found = read(root)
     except DatasetError as error:
-        return "refused" if str(error).isprintable() else "traceback"
+        return "refused" if str(error).isprintable() else "traceback", ""
     except Exception:
         traceback.print_exc(limit=-3)
-        return "traceback"
+        return "traceback", ""
     if found == sound:
-        return "same"
+        return "same", said.getvalue()
     if said.getvalue():
-        return "reported"
-    return "wrong" if checked else "other"
+        return "reported", said.getvalue()
+    return "wrong" if checked else "other", ""
 
 
 def fuzz(kind: str, cases: int, seed: int = 0) -> Counter[str]:
@@ -326,24 +350,47 @@ def fuzz(kind: str, cases: int, seed: int = 0) -> Counter[str]:
     """
     each, counts = KINDS[kind], Counter(dict.fromkeys(OUTCOMES, 0))
     with _small_mini_imagenet(), tempfile.TemporaryDirectory() as folder:
+        sound = [_Sound(each, Path(folder), variant) for variant in range(min(cases, _VARIANTS))]
         for case in range(cases):
             rng = np.random.default_rng([seed, case])
-            root = Path(folder) / str(case)
-            root.mkdir()
-            paths = each.write(root, rng)
-            with contextlib.redirect_stderr(io.StringIO()):
-                sound = each.read(root)
-            if each.damage:
-                each.damage(root, rng)
-            else:
-                victim = paths[int(rng.integers(len(paths)))]
-                victim.write_bytes(mutate(victim.read_bytes(), rng))
-            outcome = _outcome(each.read, root, sound, each.checked)
+            outcome = sound[case % _VARIANTS].damaged(rng)
             if outcome in ("wrong", "traceback"):
                 print(f"{kind}, seed {seed}, case {case}: {outcome}", file=sys.stderr)
             counts[outcome] += 1
-            shutil.rmtree(root, ignore_errors=True)
     return counts
+
+
+class _Sound:
+    """A sound input, which is damaged and mended again and again."""
+
+    def __init__(self, kind: Kind, folder: Path, variant: int) -> None:
+        self._kind, self._root = kind, folder / str(variant)
+        self._root.mkdir()
+        self._paths = kind.write(self._root, variant)
+        with contextlib.redirect_stderr(io.StringIO()):
+            self._data = kind.read(self._root)
+
+    def damaged(self, rng: Rng) -> str:
+        """What comes of it when it is damaged."""
+        if self._kind.damage:
+            return self._damaged_tree(rng)
+        victim = self._paths[int(rng.integers(len(self._paths)))]
+        content = victim.read_bytes()
+        victim.write_bytes(mutate(content, rng))
+        outcome, _ = _outcome(self._kind.read, self._root, self._data, self._kind.checked)
+        victim.write_bytes(content)
+        return outcome
+
+    def _damaged_tree(self, rng: Rng) -> str:
+        """A tree that has lost an image is another tree: it must be read as it is."""
+        with tempfile.TemporaryDirectory(dir=self._root.parent) as folder:
+            root = Path(folder) / "tree"
+            shutil.copytree(self._root, root)
+            for _ in range(int(rng.integers(1, 3))):
+                self._kind.damage(root, rng)
+            expected, rest = _expected_of_tree(root)
+            outcome, said = _outcome(self._kind.read, root, expected, True)
+        return "wrong" if outcome == "same" and rest and not said else outcome
 
 
 def fuzz_prepared(cases: int, seed: int = 0) -> Counter[str]:
@@ -351,7 +398,7 @@ def fuzz_prepared(cases: int, seed: int = 0) -> Counter[str]:
     counts = Counter(dict.fromkeys(OUTCOMES, 0))
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        _write_folders(root / "source", np.random.default_rng(0))
+        _write_folders(root / "source")
         with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
             prepare(_store(root), ClassFolders(root / "source"), progress=False)
         shutil.rmtree(root / "source")
@@ -362,7 +409,7 @@ def fuzz_prepared(cases: int, seed: int = 0) -> Counter[str]:
             victim = files[int(rng.integers(len(files)))]
             content = victim.read_bytes()
             victim.write_bytes(mutate(content, rng))
-            outcome = _outcome(_read_prepared, root, sound, checked=True)
+            outcome, _ = _outcome(_read_prepared, root, sound, checked=True)
             if outcome in ("wrong", "traceback"):
                 print(f"prepared, seed {seed}, case {case}: {outcome}", file=sys.stderr)
             counts[outcome] += 1
