@@ -85,7 +85,7 @@ The characters of --dataset glyphs are drawn by the program and need no fetching
 
 What the folder of --from may hold:
   omniglot      images_background.zip and images_evaluation.zip,
-                or extracted <alphabet>/<character>/*.png
+                either of them unzipped, or <alphabet>/<character>/*.png
   miniimagenet  folders   {{train,val,test}}/<wnid>/*.JPEG, as the authors' program made them
                 lists     images/*.jpg with train.csv, val.csv, test.csv (Ravi & Larochelle)
                 pickles   mini-imagenet-cache-{{train,val,test}}.pkl (Ren et al.)
