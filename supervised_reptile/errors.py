@@ -35,7 +35,7 @@ class UserError(Exception):
     kind = "error"
 
     def __init__(self, message: object = "") -> None:
-        super().__init__("\n".join(map(printable, str(message).split("\n"))))
+        super().__init__(printable(str(message).replace("\n", " ")))
 
 
 class ConfigError(UserError, ValueError):
@@ -46,9 +46,6 @@ class ConfigError(UserError, ValueError):
 
 class DatasetError(UserError):
     """The data are damaged, incomplete or could not be fetched."""
-
-    def __init__(self, message: object = "") -> None:
-        super().__init__(printable(str(message)))  # a line break stands in a name
 
 
 class DatasetNotFoundError(DatasetError):

@@ -343,7 +343,7 @@ def test_names_are_printed_without_their_escapes(tmp_path):
     refused(
         lambda: load_dataset("folder:flowers", data_dir=tmp_path, image_size=8, progress=False),
         "2 of the 30 images",
-        r"train/n01532829/\x1b[31mred\n.png is no image that Pillow reads",
+        r"train/n01532829/\x1b[31mred .png is no image that Pillow reads",
         r"train/n01532829/\udcff.png",
     )
 
