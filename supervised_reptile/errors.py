@@ -2,6 +2,26 @@
 
 from __future__ import annotations
 
+import sys
+
+
+def printable(text: str) -> str:
+    """The text with everything escaped that a terminal would obey or could not show.
+
+    Names of files, of members of archives and of classes come from outside: they may hold terminal
+    escapes, line breaks, bytes that are no text, or characters that change the direction of
+    writing.
+    """
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode("ascii")
+        for each in text
+    )
+
+
+def warn(text: str) -> None:
+    """Print one line of warning on stderr."""
+    print(f"warning: {printable(text)}", file=sys.stderr, flush=True)
+
 
 class UserError(Exception):
     """A mistake or a circumstance to be told to the user in one line.
@@ -13,6 +33,9 @@ class UserError(Exception):
 
     exit_code = 1
     kind = "error"
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(printable(str(message).replace("\n", " ")))
 
 
 class ConfigError(UserError, ValueError):

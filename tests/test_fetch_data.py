@@ -283,6 +283,82 @@ def test_prepared_data_without_description_is_not_used(archives: Path, tmp_path:
         omniglot.prepare(data_dir, source=archives, archives=expected, progress=False)
 
 
+@pytest.mark.parametrize("content", [b"", b"null", b"\xff\xfe", b"[" * 100_000, b'{"name": 1}'])
+def test_damaged_notes_of_tfds_are_one_line(content: bytes, archives: Path, tmp_path: Path) -> None:
+    expected, data_dir = describe(archives), tmp_path / "data"
+    path = omniglot.prepare(data_dir, source=archives, archives=expected, progress=False)
+    (path / "features.json").write_bytes(content)  # which nobody reads
+    drawings, _ = omniglot.read(omniglot.Omniglot(data_dir=data_dir, archives=expected))
+    assert drawings.shape == (5, 20, 28, 28, 1)
+    (path / "dataset_info.json").write_bytes(content)
+    with pytest.raises(DatasetError, match=r"delete the folder and run \./fetch_data") as error:
+        omniglot.prepare(data_dir, source=archives, archives=expected, progress=False)
+    assert str(error.value).isprintable()
+    assert str(path) in str(error.value)
+
+
+def test_both_archives_unzipped_side_by_side(archives: Path, tmp_path: Path) -> None:
+    expected = describe(archives)
+    unzipped = tmp_path / "unzipped"
+    for name in CONTENTS:
+        with zipfile.ZipFile(archives / f"{name}.zip") as archive:
+            archive.extractall(unzipped)
+    drawings = []
+    for number, source in enumerate((archives, unzipped)):
+        data_dir = tmp_path / f"data{number}"
+        omniglot.prepare(data_dir, source=source, archives=expected, progress=False)
+        builder = omniglot.Omniglot(data_dir=data_dir, archives=expected)
+        drawings.append(omniglot.read(builder))
+    np.testing.assert_array_equal(drawings[0][0], drawings[1][0])
+    assert drawings[0][1] == drawings[1][1]
+    # One unzipped, the other not.
+    shutil.rmtree(unzipped / "images_evaluation")
+    shutil.copy(archives / "images_evaluation.zip", unzipped)
+    omniglot.prepare(tmp_path / "mixed", source=unzipped, archives=expected, progress=False)
+    assert len(tree_files(unzipped)) == 3
+
+
+def test_a_pipe_or_a_broken_link_is_no_drawing(tmp_path: Path) -> None:
+    folder = tmp_path / "Aleph" / "character01"
+    folder.mkdir(parents=True)
+    os.mkfifo(folder / "pipe.png")
+    (folder / "link.png").symlink_to("nowhere")
+    assert tree_files(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device", "/x/y"),
+        RuntimeError("Failed to finalize: write() failed: No space left on device; at byte 16384"),
+    ],
+)
+def test_a_full_disk_is_one_line(
+    error: Exception, archives: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(omniglot.Omniglot, "download_and_prepare", full)
+    message = assert_refused(
+        "could not be written: No space left on device", tmp_path / "data", source=archives,
+        archives=describe(archives),
+    )  # fmt: skip
+    assert "byte" not in message
+
+
+@pytest.mark.parametrize("which", ["circle", "file"])
+def test_a_data_dir_that_is_none(which: str, archives: Path, tmp_path: Path) -> None:
+    data_dir = tmp_path / which
+    if which == "circle":
+        data_dir.symlink_to(which)
+    else:
+        data_dir.write_text("")
+    with pytest.raises(DatasetError, match=f"could not be .*{which}/downloads$") as error:
+        omniglot.prepare(data_dir, source=archives, archives=describe(archives), progress=False)
+    assert "\n" not in str(error.value)
+
+
 # Download
 
 

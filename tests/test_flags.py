@@ -350,9 +350,9 @@ def test_run_options_are_flags():
     line = (
         "--checkpoint c --pretrained --no-resume --data-dir d --checkpoint-interval 7"
         " --eval-tasks-per-batch 8 --intra-op-threads 2 --inter-op-threads 3 --no-progress"
-        " --pretraining-dir p"
+        " --pretraining-dir p --verify-data"
     )
-    options = RunOptions("c", True, False, "d", 7, 8, 2, 3, False, "p")
+    options = RunOptions("c", True, False, "d", 7, 8, 2, 3, False, "p", True)
     assert options_from_flags(parsed(line)) == options
 
 

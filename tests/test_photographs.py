@@ -18,12 +18,16 @@ from helpers import exit_code
 from http_server import serving
 from PIL import Image
 
+from supervised_reptile.config import RunOptions, paper_config
 from supervised_reptile.datasets import load_dataset
+from supervised_reptile.datasets.images import arrays
 from supervised_reptile.datasets.images import miniimagenet as miniimagenet_contents
-from supervised_reptile.datasets.images.arrays import ImageStore, decode
+from supervised_reptile.datasets.images.decoding import decode
 from supervised_reptile.datasets.images.photographs import find_source, load, prepare
+from supervised_reptile.datasets.images.store import ImageStore
 from supervised_reptile.datasets.untrusted.pickles import load_arrays
-from supervised_reptile.errors import DatasetError, DatasetNotFoundError
+from supervised_reptile.errors import ConfigError, DatasetError, DatasetNotFoundError
+from supervised_reptile.runs.stages import load_data
 from supervised_reptile.tools import fetch as command_line
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -405,6 +409,35 @@ def test_nothing_there(tmp_path):
         load_dataset("folder:flowers", data_dir=tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {},
+            "--train_shots: must be at most 4, the images of its smallest class (15 is the "
+            "default, paper, Table 4 (5-shot); pass --train_shots=4 or less). Received: 15",
+        ),
+        (
+            {"classes": 2, "shots": 4, "train_shots": 4},
+            "--shots: shots + 1 must be at most 4, the images of its smallest class. Received: 4",
+        ),
+        (
+            {"classes": 5, "shots": 1, "train_shots": 4},
+            "--classes: must be at most 2, the classes of the validation split of folder:flowers "
+            "(5 is the default, original's default; pass --classes=2 or less). Received: 5",
+        ),
+    ],
+)
+def test_too_few_images_are_told_before_any_is_decoded(values, message, tmp_path, monkeypatch):
+    config = paper_config("folder:flowers", **{"classes": 2, "shots": 3} | values)
+    fixtures.write_folders(tmp_path / "flowers")
+    monkeypatch.setattr(arrays, "decode", lambda *_, **options: pytest.fail("decoded"))
+    with pytest.raises(ConfigError) as caught:
+        load_data(config, RunOptions(data_dir=str(tmp_path), progress=False))
+    assert str(caught.value) == message
+    assert not list(tmp_path.rglob("images.npy"))
+
+
 # ------------------------------------------------------------------------------ stored images
 
 
@@ -516,11 +549,11 @@ import os, signal
 from supervised_reptile.datasets import load_dataset
 from supervised_reptile.datasets.images import arrays as image_arrays
 calls = []
-def decode(*args, original=image_arrays.decode):
+def decode(*args, original=image_arrays.decode, **options):
     calls.append(1)
     if len(calls) > 20:
         os.kill(os.getpid(), signal.SIGKILL)
-    return original(*args)
+    return original(*args, **options)
 image_arrays.decode = decode
 load_dataset("folder:flowers", data_dir={str(tmp_path / "data")!r}, progress=False)
 """

@@ -51,12 +51,24 @@ def check_task(task: TaskConfig, facts: DatasetFacts) -> None:
     """
     if facts.examples is not None:
         limit = f"must be at most {facts.examples}, the {facts.example}"
-        require(task.shots + 1 <= facts.examples, "shots", f"shots + 1 {limit}", task.shots)
-        require(task.train_shots <= facts.examples, "train_shots", limit, task.train_shots)
+        rule = f"shots + 1 {limit}{_way_out(task, facts, 'shots', facts.examples - 1)}"
+        require(task.shots + 1 <= facts.examples, "shots", rule, task.shots)
+        rule = f"{limit}{_way_out(task, facts, 'train_shots', facts.examples)}"
+        require(task.train_shots <= facts.examples, "train_shots", rule, task.train_shots)
     if facts.splits:
         split, smallest = min(facts.splits.items(), key=lambda item: item[1])
         rule = f"must be at most {smallest}, the classes of the {split} split of {task.dataset}"
+        rule += _way_out(task, facts, "classes", smallest)
         require(task.classes <= smallest, "classes", rule, task.classes)
+
+
+def _way_out(task: TaskConfig, facts: DatasetFacts, name: str, most: int) -> str:
+    """Returns what to pass, where the value is a default that the user may never have seen."""
+    column = facts.column(task.classes, task.shots)
+    value = getattr(task, name)
+    if value != column.default_values()[name]:
+        return ""
+    return f" ({value} is the default, {column.source_of(name)}; pass --{name}={most} or less)"
 
 
 @settings("Run")

@@ -258,6 +258,11 @@ class RunOptions(Checked):
         " may share it. When not given: pretraining in --checkpoint.",
         default="",
     )
+    verify_data: bool = setting(
+        "Check every byte of prepared photographs before the run, even if nothing suggests that"
+        " they have changed.",
+        default=False,
+    )
 
     def threads(self, dataset: str) -> tuple[int, int]:
         """Returns the numbers of intra-op and inter-op threads for a data set, each at least 1."""

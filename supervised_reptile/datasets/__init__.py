@@ -6,7 +6,7 @@ import importlib
 from pathlib import Path
 
 from supervised_reptile.config.locations import FOLDER
-from supervised_reptile.datasets.few_shot import FewShotDataset
+from supervised_reptile.datasets.few_shot import FewShotDataset, SizeCheck
 from supervised_reptile.errors import DatasetError, DatasetNotFoundError
 
 __all__ = ["DatasetError", "DatasetNotFoundError", "FewShotDataset", "load_dataset"]
@@ -27,6 +27,8 @@ def load_dataset(
     image_size: int | None = None,
     resize: str = "nearest",
     progress: bool = True,
+    verify: bool = False,
+    check: SizeCheck | None = None,
 ) -> FewShotDataset:
     """Load a data set.
 
@@ -40,6 +42,10 @@ def load_dataset(
             other size, and 84 for photographs.
         resize: How photographs are brought to that size, a filter of Pillow.
         progress: Whether to show a progress bar during long work.
+        verify: Whether to check every byte of prepared photographs, even if the file has not
+            changed since that was last done. Characters are checked every time.
+        check: Given the number of images of each class, by split, as soon as they are known:
+            before a photograph is decoded. Raises an error of its own if they will not do.
 
     Returns:
         The data set: uint8 images [num_images, height, width, channels], and their classes. Those
@@ -60,11 +66,19 @@ def load_dataset(
         if image_size not in (None, 28):
             raise ValueError(f"image_size must be 28 for {name}. Received: {image_size}")
         module = importlib.import_module(_CHARACTERS[name])
-        return module.load(data_dir=Path(data_dir), seed=seed, progress=progress)
+        dataset = module.load(data_dir=Path(data_dir), seed=seed, progress=progress)
+        return _checked(dataset, check)
     own = name.startswith(FOLDER) and name != FOLDER
     if name != "miniimagenet" and not own:
         known = ", ".join(sorted([*_CHARACTERS, "miniimagenet", "folder:NAME"]))
         raise ValueError(f"name must be one of {known}. Received: {name!r}")
     photographs = importlib.import_module("supervised_reptile.datasets.images.photographs")
     store = photographs.ImageStore(name, Path(data_dir), image_size or 84, resize)
-    return photographs.load(store, progress=progress)
+    dataset = photographs.load(store, progress=progress, verify_all=verify, check=check)
+    return _checked(dataset, check)
+
+
+def _checked(dataset: FewShotDataset, check: SizeCheck | None) -> FewShotDataset:
+    if check:
+        check({split: dataset.class_sizes(split).tolist() for split in dataset.splits})
+    return dataset

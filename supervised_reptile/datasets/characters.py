@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from supervised_reptile.datasets.few_shot import FewShotDataset
+from supervised_reptile.datasets.few_shot import FewShotDataset, Identity
 
 TRAIN_CHARACTERS = 1200
 ROTATIONS = (0, 90, 180, 270)  # degrees, counter-clockwise as in PIL
@@ -49,6 +49,7 @@ def build_character_dataset(
     *,
     seed: int,
     num_train: int = TRAIN_CHARACTERS,
+    origin: str = "",
 ) -> FewShotDataset:
     """Split characters and multiply the training ones by rotation (Section 6.1 of the paper).
 
@@ -62,6 +63,7 @@ def build_character_dataset(
         names: One name a character, such as ``"Tifinagh/character55"``.
         seed: Seed of the split.
         num_train: Number of training characters.
+        origin: Where the drawings come from, to end the data set's description.
 
     Returns:
         The data set, with ``4 * num_train`` train classes followed by the test classes.
@@ -90,4 +92,26 @@ def build_character_dataset(
             "test": np.arange(num_train_classes, len(class_names), dtype=np.int64),
         },
         pixel_scale=1.0,
+        identity=identity_of_characters(name, drawings, names, origin),
     )
+
+
+def identity_of_characters(
+    name: str, drawings: np.ndarray, names: Sequence[str], origin: str = ""
+) -> Identity:
+    """The identity of drawings before they are split and rotated, so no seed changes it.
+
+    Args:
+        name: Name of the data set.
+        drawings: As for :func:`build_character_dataset`.
+        names: One name for each character.
+        origin: Where the drawings come from, to end the description.
+    """
+    count, per_class, height, width, _ = drawings.shape
+    description = (
+        f"{name}, {count:,} characters of {per_class} drawings, {height}x{width}"
+        f"{origin and ', '}{origin}"
+    )
+    shape = " ".join(map(str, drawings.shape))
+    content = (name.encode(), shape.encode(), "\0".join(names).encode())
+    return Identity.of(description, (*content, np.packbits(drawings).tobytes()))

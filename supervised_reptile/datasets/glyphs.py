@@ -165,4 +165,6 @@ def load(*, data_dir: Path, seed: int, progress: bool = True) -> FewShotDataset:
     """
     del data_dir
     drawings, names = draw_all(progress)
-    return build_character_dataset("glyphs", drawings, names, seed=seed)
+    return build_character_dataset(
+        "glyphs", drawings, names, seed=seed, origin="drawn by the program"
+    )

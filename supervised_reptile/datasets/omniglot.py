@@ -9,32 +9,41 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from supervised_reptile.datasets.characters import build_character_dataset
+from supervised_reptile.datasets.characters import (
+    build_character_dataset,
+    identity_of_characters,
+)
 from supervised_reptile.datasets.few_shot import FewShotDataset
+from supervised_reptile.datasets.images.decoding import check_png
 from supervised_reptile.datasets.omniglot_contents import (
     ARCHIVES,
     DRAWINGS,
+    FINGERPRINT,
     Archive,
     Files,
     find_problems,
     tree_files,
     zip_files,
 )
-from supervised_reptile.datasets.untrusted.downloads import fetch, tfds_settings
-from supervised_reptile.errors import DatasetError, DatasetNotFoundError
+from supervised_reptile.datasets.untrusted.downloads import fetch, tfds_settings, writing
+from supervised_reptile.datasets.untrusted.guards import files_of, why
+from supervised_reptile.errors import DatasetError, DatasetNotFoundError, warn
 from supervised_reptile.programs import command
 
 OFFICIAL_URL = "https://github.com/brendenlake/omniglot/raw/master/python"
 RAW_SIZE = (105, 105)
 SIZE = (28, 28)
+_REMEDY = f"delete the folder and run {command('fetch')} again"
 
 
 class Omniglot(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -111,7 +120,12 @@ class Omniglot(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 )
         else:
             for archive in self.archives:
-                files |= zip_files(self._fetch(dl_manager, archive), archive.name)
+                path = self._fetch(dl_manager, archive)
+                unzipped = path.with_suffix("")
+                if self.source is not None and not path.exists() and unzipped.is_dir():
+                    files |= tree_files(unzipped)
+                else:
+                    files |= zip_files(path, archive.name)
         self._check_complete(files)
         return {"all_characters": self._generate_examples(files)}
 
@@ -162,18 +176,39 @@ def shrink(png: bytes | Path, name: str) -> np.ndarray:
     Raises:
         DatasetError: If it is damaged, or is no 105x105 image of one bit a pixel.
     """
+    expected = "must be 105x105, one bit a pixel. Received:"
     try:
-        with Image.open(io.BytesIO(png) if isinstance(png, bytes) else png) as image:
-            mode, size = image.mode, image.size
+        content = png if isinstance(png, bytes) else png.read_bytes()
+        check_png(content)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(content), formats=("PNG",))
+        mode, size = image.mode, image.size
+        if (mode, size) == ("1", RAW_SIZE):  # before it is decoded: it may be huge
             small = image.resize(SIZE, Image.Resampling.NEAREST)
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all three
-        raise DatasetError(f"Omniglot is damaged: {name} does not decode: {error}") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DatasetError(
+            f"Omniglot is damaged: {name} {expected} far more pixels ({why(error)})"
+        ) from error
+    except Exception as error:  # damaged bytes may raise anything at all
+        reason = "it is no PNG" if isinstance(error, PIL.UnidentifiedImageError) else why(error)
+        raise DatasetError(f"Omniglot is damaged: {name} does not decode: {reason}") from error
     if mode != "1" or size != RAW_SIZE:
         raise DatasetError(
-            f"Omniglot is damaged: {name} must be 105x105, one bit a pixel. "
-            f"Received: {size[0]}x{size[1]}, mode {mode}"
+            f"Omniglot is damaged: {name} {expected} {size[0]}x{size[1]}, mode {mode}"
         )
     return np.asarray(small, dtype=np.uint8)[..., np.newaxis]
+
+
+def _open_builder(data_dir: Path, **options: Any) -> Omniglot:
+    """The builder, which reads what TFDS noted about prepared data."""
+    try:
+        return Omniglot(data_dir=data_dir, **options)
+    except Exception as error:  # damaged bytes may raise anything at all
+        if isinstance(error, OSError) and error.strerror:
+            raise  # of the disk
+        folder = data_dir / "omniglot" / str(Omniglot.VERSION)
+        raise DatasetError(f"{folder} is damaged: {_REMEDY} ({why(error)})") from error
 
 
 def _is_prepared(builder: Omniglot) -> bool:
@@ -214,12 +249,13 @@ def prepare(
     if source is not None and not Path(source).is_dir():
         raise DatasetError(f"{source} is not a folder")
     tree = data_dir / "omniglot"
-    if source is None and url == OFFICIAL_URL and tree_files(tree):
-        source = tree
-    source = Path(source) if source is not None else None
-    builder = Omniglot(data_dir=data_dir, source=source, url=url, archives=archives)
-    if not _is_prepared(builder):
-        _download_and_prepare(builder, data_dir / "downloads", progress)
+    with files_of(data_dir):
+        if source is None and url == OFFICIAL_URL and tree_files(tree):
+            source = tree
+        source = Path(source) if source is not None else None
+        builder = _open_builder(data_dir, source=source, url=url, archives=archives)
+        if not _is_prepared(builder):
+            _download_and_prepare(builder, data_dir / "downloads", progress)
     read(builder)  # also on a second run: a damaged file on disk must not pass for ready
     return Path(builder.data_path)
 
@@ -228,15 +264,13 @@ def _download_and_prepare(builder: Omniglot, downloads: Path, progress: bool) ->
     config = tfds.download.DownloadConfig(
         try_download_gcs=False, force_checksums_validation=builder.source is None
     )
-    try:
-        with tfds_settings(downloads, progress):
-            builder.download_and_prepare(
-                download_dir=downloads, download_config=config, file_format="array_record"
-            )
-    except OSError as error:
-        # Another process, started at the same time, may have finished the same work.
-        if not _is_prepared(builder):
-            raise DatasetError(f"{builder.data_dir} could not be written: {error}") from error
+    with (
+        tfds_settings(downloads, progress),
+        writing(builder.data_dir, lambda: _is_prepared(builder)),
+    ):
+        builder.download_and_prepare(
+            download_dir=downloads, download_config=config, file_format="array_record"
+        )
 
 
 def load(*, data_dir: Path, seed: int, progress: bool = True) -> FewShotDataset:
@@ -254,17 +288,26 @@ def load(*, data_dir: Path, seed: int, progress: bool = True) -> FewShotDataset:
         DatasetNotFoundError: If Omniglot is not in `data_dir`.
         DatasetError: If what is there is damaged or incomplete.
     """
-    builder = Omniglot(data_dir=data_dir)
-    if not _is_prepared(builder):
+    with files_of(data_dir):
+        builder = _open_builder(data_dir)
+        found = _is_prepared(builder)
+    if not found:
         if not tree_files(data_dir / "omniglot"):
             raise DatasetNotFoundError(
                 f"Omniglot is not in {data_dir}/omniglot: run {command('fetch')} --data_dir "
                 f"{data_dir}, or use --dataset glyphs, which needs no download"
             )
         prepare(data_dir, progress=progress)
-        builder = Omniglot(data_dir=data_dir)
+        builder = _open_builder(data_dir)
     drawings, names = read(builder)
-    return build_character_dataset("omniglot", drawings, names, seed=seed)
+    official = identity_of_characters("omniglot", drawings, names).fingerprint == FINGERPRINT
+    if not official:
+        warn(
+            f"the drawings in {builder.data_dir} are not exactly those of the official archives; "
+            "results are recorded as of other data"
+        )
+    origin = "the official drawings" if official else "not the official drawings"
+    return build_character_dataset("omniglot", drawings, names, seed=seed, origin=origin)
 
 
 def read(builder: Omniglot) -> tuple[np.ndarray, list[str]]:
@@ -280,16 +323,18 @@ def read(builder: Omniglot) -> tuple[np.ndarray, list[str]]:
     Raises:
         DatasetError: If the file is damaged or records are missing.
     """
-    remedy = f"delete the folder and run {command('fetch')} again"
     expected = sum(sum(archive.alphabets.values()) for archive in builder.archives)
     try:
         records = list(builder.as_data_source(split="all_characters"))
-    except (RuntimeError, ValueError, OSError) as error:  # array_record raises RuntimeError
-        raise DatasetError(f"{builder.data_dir} is damaged: {remedy} ({error})") from error
+        drawings = np.stack([record["images"] for record in records])
+        names = [f"{r['alphabet'].decode()}/{r['character'].decode()}" for r in records]
+    except Exception as error:  # damaged bytes may raise anything at all
+        raise DatasetError(f"{builder.data_dir} is damaged: {_REMEDY} ({why(error)})") from error
     if len(records) != expected:
         raise DatasetError(
-            f"{builder.data_dir} has {len(records)} of {expected} characters: {remedy}"
+            f"{builder.data_dir} has {len(records)} of {expected} characters: {_REMEDY}"
         )
-    drawings = np.stack([record["images"] for record in records])
-    names = [f"{r['alphabet'].decode()}/{r['character'].decode()}" for r in records]
+    shape = (expected, DRAWINGS, *SIZE, 1)
+    if drawings.shape != shape or drawings.dtype != np.uint8 or drawings.max() > 1:
+        raise DatasetError(f"{builder.data_dir} is damaged: {_REMEDY}")
     return drawings, names

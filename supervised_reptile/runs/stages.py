@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from supervised_reptile.classifier_start import start_from_classifier
@@ -26,22 +26,23 @@ def load_data(config: Config, options: RunOptions) -> FewShotDataset:
 
     Args:
         config: Supplies dataset, seed, image_size and resize.
-        options: Supplies ``data_dir`` and ``progress``.
+        options: Supplies ``data_dir``, ``verify_data`` and ``progress``.
 
     Raises:
         DatasetNotFoundError: The data set is not there.
         ConfigError: It is too small for the task.
     """
-    dataset = load_dataset(
-        config.task.dataset,
+    name = config.task.dataset
+    return load_dataset(
+        name,
         data_dir=options.data_dir,
         seed=config.seed,
         image_size=config.model.image_size,
         resize=config.model.resize,
         progress=options.progress,
+        verify=options.verify_data,
+        check=lambda sizes: check_task(config.task, _facts_of_sizes(name, sizes)),
     )
-    check_task(config.task, _facts_of_loaded(dataset))
-    return dataset
 
 
 def restore(trainer: Trainer) -> Config:
@@ -185,11 +186,11 @@ def setting_name(transductive: bool) -> str:
     return "transductive" if transductive else "non-transductive"
 
 
-def _facts_of_loaded(dataset: FewShotDataset) -> DatasetFacts:
-    """What only loading tells of a data set: its sizes."""
+def _facts_of_sizes(name: str, sizes: Mapping[str, Sequence[int]]) -> DatasetFacts:
+    """What is known of a data set once the images of each class are counted."""
     return dataclasses.replace(
-        dataset_facts(dataset.name),
+        dataset_facts(name),
         example="images of its smallest class",
-        examples=int(min(dataset.class_sizes(split).min() for split in dataset.splits)),
-        splits={split: len(ids) for split, ids in dataset.splits.items()},
+        examples=min(map(min, sizes.values())),
+        splits={split: len(classes) for split, classes in sizes.items()},
     )

@@ -11,7 +11,7 @@ from supervised_reptile.config import RESIZE_FILTERS
 from supervised_reptile.config.command_line import Flag, run_program
 from supervised_reptile.config.locations import FOLDER, default_data_dir
 from supervised_reptile.datasets.images.layouts import LAYOUTS
-from supervised_reptile.errors import ConfigError, DatasetError
+from supervised_reptile.errors import ConfigError, DatasetError, printable
 from supervised_reptile.programs import command
 from supervised_reptile.startup import import_tensorflow
 
@@ -85,13 +85,13 @@ The characters of --dataset glyphs are drawn by the program and need no fetching
 
 What the folder of --from may hold:
   omniglot      images_background.zip and images_evaluation.zip,
-                or extracted <alphabet>/<character>/*.png
+                either of them unzipped, or <alphabet>/<character>/*.png
   miniimagenet  folders   {{train,val,test}}/<wnid>/*.JPEG, as the authors' program made them
                 lists     images/*.jpg with train.csv, val.csv, test.csv (Ravi & Larochelle)
                 pickles   mini-imagenet-cache-{{train,val,test}}.pkl (Ren et al.)
                 imagenet  ILSVRC2012_img_train.tar with train.csv, val.csv, test.csv
-  folder        {{train,val,test}}/<class>/*, any images that Pillow reads, as folders or zip
-                files; the data set is named after the folder
+  folder        {{train,val,test}}/<class>/*, as folders or zip files: AVIF, BMP, GIF, JPEG,
+                JPEG 2000, PNG, PPM, TGA, TIFF or WebP; the data set is named after the folder
 """
 
 
@@ -105,9 +105,9 @@ def _fetch(**given: Any) -> None:
 
         url = given["url"] or omniglot.OFFICIAL_URL
         path = omniglot.prepare(given["data_dir"], source=given["from"], url=url)
-        print(f"Omniglot is ready in {path}")
+        print(printable(f"Omniglot is ready in {path}"))
     else:
-        print(_prepare_photographs(given))
+        print(printable(_prepare_photographs(given)))
 
 
 def _check(given: dict[str, Any]) -> None:

@@ -12,14 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from supervised_reptile.datasets.images.sources import (
-    SPLITS,
-    ClassFolders,
-    Contents,
-    Picture,
-    Source,
-)
-from supervised_reptile.datasets.untrusted.archives import why_unsafe
+from supervised_reptile.datasets.images.decoding import Picture
+from supervised_reptile.datasets.images.sources import SPLITS, ClassFolders, Contents, Source
+from supervised_reptile.datasets.untrusted.archives import check_tar_member
+from supervised_reptile.datasets.untrusted.guards import LARGEST_PICTURE, reading, why
 from supervised_reptile.datasets.untrusted.pickles import load_arrays
 from supervised_reptile.errors import DatasetError
 
@@ -175,21 +171,21 @@ class ImageNetTar(Source):
             for class_name, names in classes.items()
         }
         path, left = self.root / IMAGENET_TAR, set(wanted)
-        try:
-            with tarfile.open(path, "r:") as outer:
-                while left and (member := outer.next()) is not None:
-                    _check_member(path, member)
-                    class_name = member.name.removesuffix(".tar")
-                    if class_name not in left:
-                        continue
-                    split, names = wanted[class_name]
-                    with tarfile.open(fileobj=outer.extractfile(member), mode="r:") as inner:
-                        for name, content in _read_class(path, inner, names):
-                            yield split, class_name, name, content
-                    left.remove(class_name)
-                    outer.members = []  # tarfile keeps them all
-        except (tarfile.TarError, OSError, EOFError) as error:
-            raise DatasetError(f"{path} is truncated, damaged or not a tar: {error}") from error
+        size = path.stat().st_size
+        with reading(path, "tar"), tarfile.open(path, "r:") as outer:
+            while left and (member := outer.next()) is not None:
+                check_tar_member(path, member, size)
+                class_name = member.name.removesuffix(".tar")
+                if class_name in wanted and class_name not in left:
+                    raise DatasetError(f"{path} is refused: member {member.name!r} is there twice")
+                if class_name not in left or not member.isfile():
+                    continue
+                split, names = wanted[class_name]
+                with tarfile.open(fileobj=outer.extractfile(member), mode="r:") as inner:
+                    for name, content in _read_class(path, inner, names):
+                        yield split, class_name, name, content
+                left.remove(class_name)
+                outer.members = []  # tarfile keeps them all
 
     def _lists(self) -> dict[str, list[Path]]:
         one_each = {split: [path] for split, path in _lists_at(self.root).items()}
@@ -209,7 +205,10 @@ def _read_class(
     """The named pictures of a class that are in its archive, in the archive's order."""
     members = archive.getmembers()
     for member in members:
-        _check_member(path, member)
+        check_tar_member(path, member, LARGEST_PICTURE)
+    members = [member for member in members if member.isfile()]
+    if len({member.name for member in members}) != len(members):
+        raise DatasetError(f"{path} is refused: two members of a class have one name")
     numbered = sorted(
         (int(match[1]), member.name)
         for member in members
@@ -218,16 +217,8 @@ def _read_class(
     places = {f"{place:08d}": name for place, (_, name) in enumerate(numbered, start=1)}
     listed = {places.get(Path(name).stem[9:], name): name for name in names}
     for member in members:
-        if member.name in listed:
-            yield listed[member.name], archive.extractfile(member).read()
-
-
-def _check_member(path: Path, member: tarfile.TarInfo) -> None:
-    reason = why_unsafe(member.name)
-    if reason is None and not (member.isfile() or member.isdir()):
-        reason = "is a link or a device"
-    if reason is not None:
-        raise DatasetError(f"{path} is refused: member {member.name!r} {reason}")
+        if member.name in listed and (file := archive.extractfile(member)):
+            yield listed[member.name], file.read()
 
 
 def _lists_at(root: Path) -> dict[str, Path]:
@@ -253,17 +244,19 @@ def _read_list(path: Path) -> dict[str, list[str]]:
     """Pictures by class, sorted, of ``filename,label`` lines or of ImageNet's own names."""
     classes: dict[str, list[str]] = defaultdict(list)
     try:
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             for row in csv.reader(file):
                 if not row or row == ["filename", "label"]:
                     continue
                 name = row[0]
                 label = row[1] if len(row) > 1 and _CLASS.fullmatch(row[1]) else name[:9]
-                if not _CLASS.fullmatch(label) or Path(name).name != name:
+                if not _CLASS.fullmatch(label) or not name or Path(name).name != name:
                     raise ValueError(f"unexpected line {','.join(row)!r}")
                 classes[label].append(name)
-    except (OSError, ValueError, csv.Error) as error:
-        raise DatasetError(f"{path} is no list of pictures: {error}") from error
+    except OSError as error:
+        raise DatasetError(f"{path} could not be read: {error.strerror}") from error
+    except (ValueError, csv.Error) as error:
+        raise DatasetError(f"{path} is no list of pictures: {why(error)}") from error
     return {name: sorted(set(classes[name])) for name in sorted(classes)}
 
 

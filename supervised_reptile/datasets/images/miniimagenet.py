@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-
-from supervised_reptile.datasets.images.sources import Contents
+from collections.abc import Iterator, Mapping, Sequence
 
 IMAGES_A_CLASS = 600
 
@@ -95,7 +93,7 @@ CLASSES: dict[str, tuple[str, ...]] = {
 """Split -> WordNet ids of its classes."""
 
 
-def find_problems(contents: Contents) -> Iterator[str]:
+def find_problems(contents: Mapping[str, Mapping[str, Sequence[str]]]) -> Iterator[str]:
     """Yield one phrase for every class that is missing, too large or does not belong.
 
     Args:
@@ -119,7 +117,7 @@ def find_problems(contents: Contents) -> Iterator[str]:
             yield f"class {class_name} does not belong to {split}"
 
 
-def find_shortages(contents: Contents) -> list[str]:
+def find_shortages(contents: Mapping[str, Mapping[str, Sequence[str]]]) -> list[str]:
     """Classes of fewer than 600 images; the authors' program has 16 of them.
 
     Args:

@@ -9,19 +9,20 @@ import sys
 from pathlib import Path
 
 from supervised_reptile.config.locations import default_data_dir, is_image_folder
-from supervised_reptile.datasets.few_shot import FewShotDataset
-from supervised_reptile.datasets.images.arrays import (
-    DESCRIPTION,
-    DamagedArraysError,
-    ImageStore,
-    describe,
-    open_arrays,
-    verify,
-)
+from supervised_reptile.datasets.few_shot import FewShotDataset, SizeCheck
 from supervised_reptile.datasets.images.layouts import LAYOUTS
 from supervised_reptile.datasets.images.miniimagenet import PICKLES_URL
 from supervised_reptile.datasets.images.sources import ClassFolders, Source
-from supervised_reptile.errors import DatasetError, DatasetNotFoundError
+from supervised_reptile.datasets.images.store import (
+    DESCRIPTION,
+    FORM,
+    DamagedArraysError,
+    ImageStore,
+    open_arrays,
+    verify,
+)
+from supervised_reptile.datasets.untrusted.guards import files_of
+from supervised_reptile.errors import DatasetError, DatasetNotFoundError, printable
 from supervised_reptile.programs import command
 
 MINIIMAGENET = "miniimagenet"
@@ -42,7 +43,13 @@ def find_source(name: str, root: Path, layout: str | None = None) -> Source | No
     return None
 
 
-def load(store: ImageStore, *, progress: bool = True) -> FewShotDataset:
+def load(
+    store: ImageStore,
+    *,
+    progress: bool = True,
+    verify_all: bool = False,
+    check: SizeCheck | None = None,
+) -> FewShotDataset:
     """Open a data set of photographs; prepare it first where that was not done.
 
     It is prepared again, and said so, if its source has changed since or the prepared images are
@@ -53,6 +60,9 @@ def load(store: ImageStore, *, progress: bool = True) -> FewShotDataset:
             itself (``is_image_folder``), into which nothing is then written: the prepared images
             go to the default data directory.
         progress: Whether to show a progress bar.
+        verify_all: Whether to compare the checksum of the images even if the file has not
+            changed since that was last done.
+        check: See :func:`prepare`.
 
     Returns:
         The data set; images uint8 [num_images, image_size, image_size, 3], memory-mapped.
@@ -61,6 +71,13 @@ def load(store: ImageStore, *, progress: bool = True) -> FewShotDataset:
         DatasetNotFoundError: There are neither prepared images nor a source.
         DatasetError: The source is damaged or incomplete.
     """
+    with files_of(store.data_dir):
+        return _load(store, progress, verify_all, check)
+
+
+def _load(
+    store: ImageStore, progress: bool, verify_all: bool, check: SizeCheck | None
+) -> FewShotDataset:
     root, given = store.data_dir / store.folder, None
     if is_image_folder(store.data_dir) and store.data_dir.resolve().name == store.folder:
         root = store.data_dir
@@ -70,10 +87,10 @@ def load(store: ImageStore, *, progress: bool = True) -> FewShotDataset:
         source = given or find_source(store.name, root)
         if source is None:
             raise DatasetNotFoundError(_not_found(store))
-        prepare(store, source, progress=progress)
-        return open_arrays(store.name, store.path)
+        prepare(store, source, progress=progress, check=check)
+        return open_arrays(store, verify(store, always=False))
     try:
-        description = describe(store.path)
+        description = verify(store, always=verify_all)
     except DamagedArraysError as error:
         source = given or _recorded_source(store) or find_source(store.name, root)
         if source is None:
@@ -81,12 +98,17 @@ def load(store: ImageStore, *, progress: bool = True) -> FewShotDataset:
         reason = str(error)
     else:
         source = given or _recorded_source(store)
-        if source is None or source.fingerprint() == description["fingerprint"]:
-            return open_arrays(store.name, store.path)
-        reason = f"{source.root} is not as it was when it was prepared"
-    print(f"{reason}; preparing it again", file=sys.stderr, flush=True)
-    prepare(store, source, progress=progress)
-    return open_arrays(store.name, store.path)
+        if source is None:
+            return open_arrays(store, description)
+        if source.fingerprint() != description["fingerprint"]:
+            reason = f"{source.root} is not as it was when it was prepared"
+        elif description.get("form") != FORM:
+            reason = f"{store.path} was prepared by an earlier version"
+        else:
+            return open_arrays(store, description)
+    print(printable(f"{reason}; preparing it again"), file=sys.stderr, flush=True)
+    prepare(store, source, progress=progress, check=check)
+    return open_arrays(store, verify(store, always=False))
 
 
 def prepare(
@@ -95,6 +117,7 @@ def prepare(
     *,
     url: str = PICKLES_URL,
     progress: bool = True,
+    check: SizeCheck | None = None,
 ) -> Path:
     """Check a source, decode its pictures and store them for `load`.
 
@@ -105,6 +128,8 @@ def prepare(
         source: Where its pictures come from; ``None`` to download Mini-ImageNet.
         url: Address of the folder to download from.
         progress: Whether to show a progress bar.
+        check: Given the number of images of every class, by split, before the first is decoded;
+            raises an error if they will not do.
 
     Returns:
         The folder of the prepared images.
@@ -113,22 +138,27 @@ def prepare(
         DatasetError: If the data cannot be had, are damaged or incomplete; the message lists what
             is missing. Nothing is prepared then; verified downloads are kept.
     """
-    if store.path.exists():
-        try:
-            verify(store.path)
-            if source is None or describe(store.path)["fingerprint"] == source.fingerprint():
-                return store.path
-        except DamagedArraysError:
-            pass
-    # Imported here: prepared images are opened without TFDS.
-    from supervised_reptile.datasets.images.photographs_builder import Photographs
+    with files_of(source.root if source else store.data_dir):
+        if store.path.exists():
+            try:
+                description = verify(store)
+                whole = description.get("form") == FORM
+                if source is None or (whole and description["fingerprint"] == source.fingerprint()):
+                    return store.path
+            except DamagedArraysError:
+                pass
+            # What TFDS notes is not needed to open images, but if damaged it stops TFDS.
+            for note in ("dataset_info.json", "features.json"):
+                (store.path / note).unlink(missing_ok=True)
+        # Imported here: prepared images are opened without TFDS.
+        from supervised_reptile.datasets.images.photographs_builder import Photographs
 
-    return Photographs(store, source, url=url, progress=progress).build()
+        return Photographs(store, source, url=url, progress=progress, check=check).build()
 
 
 def _recorded_source(store: ImageStore) -> Source | None:
     """The source that prepared images were made from, if it is still there."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         description = json.loads((store.path / DESCRIPTION).read_text())
         return find_source(store.name, Path(description["source"]), description["layout"])
     return None

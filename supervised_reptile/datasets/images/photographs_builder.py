@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,20 +12,15 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from supervised_reptile.datasets.few_shot import SizeCheck
 from supervised_reptile.datasets.images import miniimagenet
-from supervised_reptile.datasets.images.arrays import (
-    VERSION,
-    ImageStore,
-    open_arrays,
-    shortened,
-    write_arrays,
-)
+from supervised_reptile.datasets.images.arrays import write_arrays
+from supervised_reptile.datasets.images.contents import checked_contents
 from supervised_reptile.datasets.images.layouts import Pickles
-from supervised_reptile.datasets.images.sources import Contents, Source
-from supervised_reptile.datasets.untrusted.downloads import fetch, tfds_settings
+from supervised_reptile.datasets.images.sources import Source
+from supervised_reptile.datasets.images.store import VERSION, ImageStore, open_arrays, verify
+from supervised_reptile.datasets.untrusted.downloads import fetch, tfds_settings, writing
 from supervised_reptile.errors import DatasetError
-
-LEAST_IMAGES = 2  # a class: one to learn from and one to predict
 
 
 class Photographs(tfds.core.DatasetBuilder, skip_registration=True):
@@ -40,15 +34,23 @@ class Photographs(tfds.core.DatasetBuilder, skip_registration=True):
         source: Where the pictures come from; ``None`` to download Mini-ImageNet's pickles.
         url: Address of the folder to download from.
         progress: Whether to show progress bars.
+        check: Given the number of images of every class, by split, before the first is decoded;
+            raises an error if they will not do.
     """
 
     VERSION = tfds.core.Version(VERSION)
 
     def __init__(
-        self, store: ImageStore, source: Source | None, *, url: str, progress: bool
+        self,
+        store: ImageStore,
+        source: Source | None,
+        *,
+        url: str,
+        progress: bool,
+        check: SizeCheck | None = None,
     ) -> None:
-        self.name = f"{store.image_size}-{store.resize}"
-        self._store, self._source = store, source
+        self.name = store.path.parent.name
+        self._store, self._source, self._check = store, source, check
         self._url, self._progress = url.rstrip("/"), progress
         super().__init__(data_dir=store.data_dir / store.folder)
         self.name = store.folder  # TFDS keeps downloads by name: they serve every size
@@ -67,13 +69,11 @@ class Photographs(tfds.core.DatasetBuilder, skip_registration=True):
         config = tfds.download.DownloadConfig(
             download_mode=tfds.GenerateMode.REUSE_CACHE_IF_EXISTS, try_download_gcs=False
         )
-        try:
-            with tfds_settings(downloads, self._progress):
-                self.download_and_prepare(download_dir=downloads, download_config=config)
-        except OSError as error:
-            # Another process, started at the same time, may have finished the same work.
-            if not self.is_prepared():
-                raise DatasetError(f"{self.data_dir} could not be written: {error}") from error
+        with (
+            tfds_settings(downloads, self._progress),
+            writing(self.data_dir, self.is_prepared),
+        ):
+            self.download_and_prepare(download_dir=downloads, download_config=config)
         # What killed preparations left. One that is going on finds the work done.
         for left in Path(self.data_dir).parent.glob(f"incomplete.*_{VERSION}"):
             shutil.rmtree(left, ignore_errors=True)
@@ -98,12 +98,14 @@ class Photographs(tfds.core.DatasetBuilder, skip_registration=True):
         download_config: tfds.download.DownloadConfig | None = None,
     ) -> None:
         source = self._source or self._downloaded(dl_manager)
+        contents = checked_contents(self._store.name, source)
+        if self._check:
+            self._check({s: [*map(len, part.values())] for s, part in contents.items()})
         write_arrays(
             source,
-            checked_contents(self._store.name, source),
+            contents,
+            self._store,
             Path(self.data_dir),
-            size=self._store.image_size,
-            resize=self._store.resize,
             progress=self._progress,
         )
 
@@ -129,7 +131,7 @@ class Photographs(tfds.core.DatasetBuilder, skip_registration=True):
         read_config: Any = None,
         shuffle_files: bool = False,
     ) -> tf.data.Dataset:
-        arrays = open_arrays(self._store.name, Path(self.data_dir))
+        arrays = open_arrays(self._store, verify(self._store, always=False))
 
         def records() -> Iterator[dict[str, Any]]:
             for class_id in arrays.splits[str(split)]:
@@ -147,53 +149,6 @@ class Photographs(tfds.core.DatasetBuilder, skip_registration=True):
 
     def _log_download_done(self) -> None:
         """Nor that of its end."""
-
-
-def checked_contents(name: str, source: Source) -> Contents:
-    """What is in a source, once it is known to be complete.
-
-    Warns on stderr of files that are no images, and of classes of Mini-ImageNet that are short.
-
-    Args:
-        name: Name of the data set.
-        source: The source.
-
-    Raises:
-        DatasetError: If classes are missing, in two splits, or too small.
-    """
-    contents = source.contents()
-    problems = [*_general_problems(contents)]
-    if name == "miniimagenet":
-        problems = [*miniimagenet.find_problems(contents), *problems]
-    if problems:
-        raise DatasetError(
-            f"{source.root} is incomplete or not {name}: {shortened(problems)}. Nothing was "
-            "prepared"
-        )
-    if source.left_out:
-        kinds = ", ".join(f"{count} {end}" for end, count in sorted(source.left_out.items()))
-        _warn(f"{source.root}: files that are no images were left out: {kinds}")
-    if name == "miniimagenet" and (short := miniimagenet.find_shortages(contents)):
-        least = miniimagenet.IMAGES_A_CLASS
-        _warn(f"{len(short)} classes have fewer than {least} images: {', '.join(short)}")
-    return contents
-
-
-def _general_problems(contents: Contents) -> Iterator[str]:
-    owner: dict[str, str] = {}
-    for split, classes in contents.items():
-        if not classes:
-            yield f"{split} has no classes"
-        for class_name, names in classes.items():
-            if class_name in owner:
-                yield f"class {class_name} is in both {owner[class_name]} and {split}"
-            owner[class_name] = split
-            if len(names) < LEAST_IMAGES:
-                yield f"class {class_name} of {split} has {len(names)} images, not {LEAST_IMAGES}"
-
-
-def _warn(text: str) -> None:
-    print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 def _md5(path: Path) -> str:

@@ -7,23 +7,19 @@ module has the plain one, of folders or zip files.
 from __future__ import annotations
 
 import abc
-import functools
+import dataclasses
 import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-import numpy as np
-from PIL import Image
-
-from supervised_reptile.datasets.untrusted.archives import member_names, read_members
+from supervised_reptile.datasets.images.decoding import SUFFIXES, Picture, other_format
+from supervised_reptile.datasets.untrusted.archives import is_hidden, member_names, read_members
 
 SPLITS = {"train": ("train",), "validation": ("val", "validation"), "test": ("test",)}
 """Split -> the names that a folder or file of it may bear."""
 
-# An encoded picture by path or as bytes, or a decoded one, uint8 [height, width, 3].
-Picture = Path | bytes | np.ndarray
 # Split -> class -> names of its pictures, all in order.
 Contents = dict[str, dict[str, list[str]]]
 
@@ -36,8 +32,10 @@ class Source(abc.ABC):
 
     Attributes:
         layout: The layout in a word.
-        left_out: Endings of files beside the pictures that Pillow does not read, and their
-            number; known once `contents` was called.
+        left_out: Endings of the files among the pictures that are no images, and their number.
+        passed_over: Why something else is not used -> where it is: broken links, say.
+        other_formats: Images of formats that are not read. All three are known once `contents`
+            was called.
     """
 
     layout: str
@@ -45,6 +43,8 @@ class Source(abc.ABC):
     def __init__(self, root: Path) -> None:
         self.root = root
         self.left_out: Counter[str] = Counter()
+        self.passed_over: dict[str, list[str]] = defaultdict(list)
+        self.other_formats: list[str] = []
 
     @classmethod
     @abc.abstractmethod
@@ -76,25 +76,46 @@ class Source(abc.ABC):
         # Plain strings: there may be 60,000 files, and every start of a run comes by here.
         digest, root = hashlib.sha256(self.layout.encode()), len(os.fspath(self.root))
         for path in sorted(map(os.fspath, self.files())):
-            stat = os.stat(path)  # noqa: PTH116
+            try:
+                stat = os.stat(path)  # noqa: PTH116
+            except OSError:  # a broken link, say: its picture is missing
+                stat = os.lstat(path)
             line = f"\0{path[root:].lstrip(os.sep)}\0{stat.st_size}\0{stat.st_mtime_ns}"
             digest.update(line.encode(errors="surrogateescape"))
         return digest.hexdigest()
 
-    def _is_picture(self, name: str) -> bool:
-        """Whether a file's name is a picture's; counts what is left out."""
-        suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122
-        if suffix not in _suffixes():
-            self.left_out[suffix or "(none)"] += 1
-            return False
-        return True
+
+@dataclasses.dataclass
+class _Tree:
+    """What is in a split's folder or zip file, by paths inside it.
+
+    Attributes:
+        files: Parts of the path of every file: class and name, if it is where it should be.
+        folders: Names of the folders, which are the classes.
+        odd: Path of what is neither file nor folder -> what it is.
+        top: Folders around those of the classes, which a zip file may have.
+    """
+
+    files: list[tuple[str, ...]] = dataclasses.field(default_factory=list)
+    folders: list[str] = dataclasses.field(default_factory=list)
+    odd: dict[str, str] = dataclasses.field(default_factory=dict)
+    top: tuple[str, ...] = ()
+
+    def classes(self) -> dict[str, list[str]]:
+        """The pictures of each class, sorted by name; empty classes too."""
+        found: dict[str, list[str]] = {name: [] for name in sorted(self.folders)}
+        for parts in self.files:
+            if len(parts) == 2 and _is_picture(parts[1]):
+                found[parts[0]].append(parts[1])
+        return {name: sorted(names) for name, names in found.items()}
 
 
 class ClassFolders(Source):
     """``{train,val,test}/<class>/*.JPEG``, as the authors' program makes it.
 
     In place of a split's folder a zip file of that name may stand, such as ``train.zip``, with or
-    without the split's folder inside. Any number of classes, any image format that Pillow reads.
+    without the split's folder inside; the same rule holds for both. Any number of classes, any of
+    the image formats that are read.
     """
 
     layout = "folders"
@@ -106,9 +127,9 @@ class ClassFolders(Source):
 
     def files(self) -> Iterator[Path | str]:
         """The pictures, or the zip files that hold them."""
-        for place in _splits_at(self.root).values():
+        for split, place in _splits_at(self.root).items():
             if place.is_dir():
-                for class_name, names in self._folder_classes(place).items():
+                for class_name, names in _tree_of(split, place).classes().items():
                     yield from (f"{place}{os.sep}{class_name}{os.sep}{name}" for name in names)
             else:
                 yield place
@@ -116,62 +137,143 @@ class ClassFolders(Source):
     def contents(self) -> Contents:
         """The pictures of every class, sorted by name."""
         self.left_out.clear()
+        self.passed_over.clear()
+        self.other_formats.clear()
+        used = _splits_at(self.root)
+        for place in _all_places(self.root):
+            if place not in used.values():
+                self.passed_over["of which there is another"].append(place.name)
         found: Contents = {}
-        for split, place in _splits_at(self.root).items():
-            if place.is_dir():
-                found[split] = self._folder_classes(place)
-                continue
-            classes = defaultdict(list)
-            for member in member_names(place):
-                if member.parent.name and self._is_picture(member.name):
-                    classes[member.parent.name].append(member.name)
-            found[split] = {name: sorted(classes[name]) for name in sorted(classes)}
+        for split, place in used.items():
+            tree = _tree_of(split, place)
+            found[split] = tree.classes()
+            self._note(tree, place)
+        for notes in (*self.passed_over.values(), self.other_formats):
+            notes.sort()
         return found
 
     def pictures(self) -> Iterator[tuple[str, str, str, Picture]]:
         """Those in folders by path, those in zip files as bytes."""
         for split, place in _splits_at(self.root).items():
+            tree = _tree_of(split, place)
             if place.is_dir():
-                for class_name, names in self._folder_classes(place).items():
+                for class_name, names in tree.classes().items():
                     for name in names:
                         yield split, class_name, name, place / class_name / name
-            else:
-                for member, content in read_members(place, tuple(_suffixes())):
-                    yield split, member.parent.name, member.name, content
+                continue
+            for member, content in read_members(place, tuple(SUFFIXES)):
+                parts = member.parts[len(tree.top) :]
+                if len(parts) == 2 and member.parts[: len(tree.top)] == tree.top:
+                    yield split, *parts, content
 
-    def _folder_classes(self, place: Path) -> dict[str, list[str]]:
-        with os.scandir(place) as entries:
-            classes = sorted(e.name for e in entries if e.is_dir() and not _hidden(e.name))
-        found = {}
-        for class_name in classes:
-            with os.scandir(place / class_name) as entries:
-                names = [e.name for e in entries if not _hidden(e.name) and e.is_file()]
-            found[class_name] = sorted(name for name in names if self._is_picture(name))
-        return found
+    def _note(self, tree: _Tree, place: Path) -> None:
+        """Remember what is not used, and why."""
+        for path, what in tree.odd.items():
+            self.passed_over[what].append(f"{place.name}/{path}")
+        for parts in tree.files:
+            suffix = _suffix(parts[-1])
+            path = "/".join((place.name, *parts))
+            if not _is_picture(parts[-1]):
+                if len(parts) == 2 and (kind := other_format(suffix)):
+                    self.other_formats.append(f"{path} ({kind})")
+                elif len(parts) >= 2:
+                    self.left_out[suffix or "(none)"] += 1
+            elif len(parts) > 2:
+                self.passed_over["images in subfolders of classes"].append(path)
+            elif len(parts) < 2:
+                self.passed_over["images outside the folders of classes"].append(path)
 
 
 def _splits_at(root: Path) -> dict[str, Path]:
-    """The folder or zip file of each split that is there."""
-    found = {}
-    for split, names in SPLITS.items():
-        for name in names:
-            for path, there in ((root / name, Path.is_dir), (root / f"{name}.zip", Path.is_file)):
-                if split not in found and there(path):
-                    found[split] = path
+    """The folder or zip file of each split that is used: the first that is there."""
+    found: dict[str, Path] = {}
+    for place in _all_places(root):
+        split = next(s for s, names in SPLITS.items() if place.stem in names)
+        found.setdefault(split, place)
     return found
 
 
+def _all_places(root: Path) -> Iterator[Path]:
+    """Every folder and zip file of a split, in the order in which they are preferred."""
+    for names in SPLITS.values():
+        for name in names:
+            if (root / name).is_dir():
+                yield root / name
+            if (root / f"{name}.zip").is_file():
+                yield root / f"{name}.zip"
+
+
+def _tree_of(split: str, place: Path) -> _Tree:
+    return _folder_tree(place) if place.is_dir() else _zip_tree(split, place)
+
+
+def _folder_tree(place: Path) -> _Tree:
+    tree = _Tree()
+    for entry in _entries(place):
+        kind = _kind(entry)
+        if kind == "file":
+            tree.files.append((entry.name,))
+        elif kind != "folder":
+            tree.odd[entry.name] = kind
+        else:
+            tree.folders.append(entry.name)
+            _add_class(tree, place, entry.name)
+    return tree
+
+
+def _add_class(tree: _Tree, place: Path, class_name: str) -> None:
+    for entry in _entries(place / class_name):
+        kind, path = _kind(entry), f"{class_name}/{entry.name}"
+        if kind == "file":
+            tree.files.append((class_name, entry.name))
+        elif kind != "folder":
+            tree.odd[path] = kind
+        else:
+            if _is_picture(entry.name):
+                tree.odd[path] = "folders with the name of an image"
+            for below, _, names in os.walk(entry.path):
+                inner = Path(below).relative_to(place).parts
+                tree.files += [(*inner, name) for name in names if not _hidden(name)]
+
+
+def _zip_tree(split: str, place: Path) -> _Tree:
+    files, folders = member_names(place)
+    pictures = [path.parts for path in files if _is_picture(path.name)]
+    top: tuple[str, ...] = ()
+    for depth, names in enumerate(zip(*(parts[:-1] for parts in pictures), strict=False), start=1):
+        if len(set(names)) > 1:
+            break
+        if names[0] in SPLITS[split] and any(len(parts) >= depth + 2 for parts in pictures):
+            top = pictures[0][:depth]
+    inside = [path.parts[len(top) :] for path in files if path.parts[: len(top)] == top]
+    classes = {parts[0] for parts in inside if len(parts) > 1}
+    below = [path.parts[len(top) :] for path in folders if path.parts[: len(top)] == top]
+    return _Tree(inside, sorted(classes | {parts[0] for parts in below if parts}), {}, top)
+
+
+def _entries(place: Path) -> list[os.DirEntry[str]]:
+    with os.scandir(place) as entries:
+        return sorted((e for e in entries if not _hidden(e.name)), key=lambda e: e.name)
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    try:
+        if entry.is_dir():
+            return "folder"
+        if entry.is_file():
+            return "file"
+    except OSError:  # links in a circle
+        return "broken links"
+    return "broken links" if entry.is_symlink() else "special files"
+
+
+def _is_picture(name: str) -> bool:
+    return _suffix(name) in SUFFIXES
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122
+
+
 def _hidden(name: str) -> bool:
-    return name.startswith(".")
-
-
-@functools.cache
-def _suffixes() -> frozenset[str]:
-    """Endings of what Pillow reads by itself; PostScript would be run by another program."""
-    known = Image.registered_extensions()
-    return frozenset(suffix for suffix, kind in known.items() if kind in FORMATS)
-
-
-Image.init()
-FORMATS = tuple(sorted(set(Image.OPEN) - {"EPS"}))
-"""Image formats that are read."""
+    return is_hidden(PurePosixPath(name))

@@ -1,19 +1,26 @@
-"""Read zip archives that are not trusted: damaged and unsafe ones are refused."""
+"""Read zip and tar archives that are not trusted: damaged and unsafe ones are refused."""
 
 from __future__ import annotations
 
 import contextlib
 import stat
+import tarfile
 import zipfile
-import zlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from supervised_reptile.datasets.untrusted.guards import LARGEST_PICTURE, reading
 from supervised_reptile.errors import DatasetError
 
+# Images are compressed already. An archive that promises much more than its size is a trap.
+_LARGEST_EXPANSION = 50
+_ALWAYS_ALLOWED = 2**30
+_ENCRYPTED = 1  # bit of a member's flags
 
-def member_names(path: Path) -> list[PurePosixPath]:
-    """Names of the files of a zip archive, in its order; hidden ones are left out.
+
+def member_names(path: Path) -> tuple[list[PurePosixPath], list[PurePosixPath]]:
+    """Names of the files and of the folders of a zip archive; hidden ones are left out.
 
     Args:
         path: The archive.
@@ -22,7 +29,11 @@ def member_names(path: Path) -> list[PurePosixPath]:
         DatasetError: As :func:`read_members`.
     """
     with _checked_archive(path) as archive:
-        return [PurePosixPath(member.filename) for member in _files(archive)]
+        members = [m for m in archive.infolist() if not is_hidden(PurePosixPath(m.filename))]
+        return (
+            [PurePosixPath(member.filename) for member in members if not member.is_dir()],
+            [PurePosixPath(member.filename) for member in members if member.is_dir()],
+        )
 
 
 def read_members(
@@ -42,44 +53,91 @@ def read_members(
 
     Raises:
         DatasetError: If the file is absent, is no complete zip (a truncated one has lost its table
-            of contents, which stands at the end), holds an absolute path, a ``..`` or a link, or
-            if a member's checksum is wrong.
+            of contents, which stands at the end), holds an absolute path, a ``..``, a link, an
+            empty or repeated name or an encrypted member, promises far more than its size, or if a
+            member's checksum is wrong.
     """
     with _checked_archive(path) as archive:
-        for member in _files(archive):
-            if member.filename.lower().endswith(suffix):
-                yield PurePosixPath(member.filename), archive.read(member)
+        for member in archive.infolist():
+            name = PurePosixPath(member.filename)
+            if member.is_dir() or is_hidden(name) or not name.name.lower().endswith(suffix):
+                continue
+            if member.file_size > LARGEST_PICTURE:
+                raise _refused(path, member.filename, f"has {member.file_size:,} bytes")
+            yield name, _read(archive, member)
+
+
+def is_hidden(name: PurePosixPath) -> bool:
+    """Whether a member is hidden, or one of the notes that macOS adds to an archive."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.parts)
 
 
 @contextlib.contextmanager
 def _checked_archive(path: Path) -> Iterator[zipfile.ZipFile]:
     if not path.is_file():
         raise DatasetError(f"{path} does not exist")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.infolist():
-                if reason := why_unsafe(member.filename):
-                    raise DatasetError(f"{path} is refused: member {member.filename!r} {reason}")
-                if stat.S_ISLNK(member.external_attr >> 16):  # the upper half: Unix file mode
-                    raise DatasetError(
-                        f"{path} is refused: member {member.filename!r} is a symbolic link"
-                    )
-            yield archive
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as error:
-        raise DatasetError(f"{path} is truncated, damaged or not a zip: {error}") from error
+    with reading(path, "zip"), zipfile.ZipFile(path) as archive:
+        names: Counter[PurePosixPath] = Counter()
+        for member in archive.infolist():
+            if reason := why_unsafe(member.filename) or _why_refused(member):
+                raise _refused(path, member.filename, reason)
+            if not member.is_dir():
+                names[PurePosixPath(member.filename)] += 1
+        for name, count in names.most_common(1):
+            if count > 1:
+                raise _refused(path, str(name), f"is there {count} times")
+        expanded, size = sum(m.file_size for m in archive.infolist()), path.stat().st_size
+        if expanded > max(_ALWAYS_ALLOWED, _LARGEST_EXPANSION * size):
+            raise DatasetError(
+                f"{path} is refused: its {size:,} bytes would expand to {expanded:,} bytes"
+            )
+        yield archive
 
 
-def _files(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
-    return [
-        member
-        for member in archive.infolist()
-        if not member.is_dir()
-        and not any(part.startswith(".") for part in PurePosixPath(member.filename).parts)
-    ]
+def _why_refused(member: zipfile.ZipInfo) -> str | None:
+    if stat.S_ISLNK(member.external_attr >> 16):  # the upper half: Unix file mode
+        return "is a symbolic link"
+    if member.flag_bits & _ENCRYPTED:
+        return "is encrypted"
+    return None
+
+
+def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    """The content, in pieces: what is compressed need not stop at the size that is stated."""
+    # LZMA and bzip2 expand all that they are given, so they are given little.
+    piece = 2**16 if member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) else 2**12
+    with archive.open(member) as file:
+        return b"".join(iter(lambda: file.read1(piece), b""))
+
+
+def check_tar_member(path: Path, member: tarfile.TarInfo, largest: int) -> None:
+    """Refuse a member of a tar archive that must not be read.
+
+    Args:
+        path: The archive, for the message.
+        member: The member.
+        largest: Bytes that it may have.
+
+    Raises:
+        DatasetError: If its name is unsafe or empty, it is a link or a device, or too large.
+    """
+    reason = why_unsafe(member.name)
+    if reason is None and (not (member.isfile() or member.isdir()) or member.issparse()):
+        reason = "is a link or a device" if not member.issparse() else "has holes"
+    if reason is None and not 0 <= member.size <= largest:
+        reason = f"has {member.size:,} bytes"
+    if reason is not None:
+        raise _refused(path, member.name, reason)
+
+
+def _refused(path: Path, name: str, reason: str) -> DatasetError:
+    return DatasetError(f"{path} is refused: member {name!r} {reason}")
 
 
 def why_unsafe(name: str) -> str | None:
     """Why a member's name must not be trusted, or ``None``."""
+    if not PurePosixPath(name).name and ".." not in name:
+        return "has an absolute path" if name.startswith("/") else "has no name"
     if PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive:
         return "has an absolute path"
     if ".." in PurePosixPath(name.replace("\\", "/")).parts:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import tensorflow as tf
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import download_manager, downloader
 
+from supervised_reptile.datasets.untrusted.guards import why
 from supervised_reptile.errors import DatasetError
+
+_SYSTEM = "|".join(re.escape(os.strerror(number)) for number in range(1, 134))
 
 
 @contextlib.contextmanager
@@ -22,6 +29,9 @@ def tfds_settings(downloads: Path, progress: bool) -> Iterator[None]:
         progress: Whether to show progress bars.
     """
     before = set(downloads.glob("*/*.tmp.*"))
+    notes = logging.getLogger("absl")
+    level = notes.level
+    notes.setLevel(logging.ERROR)  # TFDS remarks on folders that it has just made
     if not progress:
         tfds.disable_progress_bar()
     try:
@@ -29,9 +39,37 @@ def tfds_settings(downloads: Path, progress: bool) -> Iterator[None]:
         with tfds.core.utils.temporary_assignment(downloader, "MAX_RETRIES", 5):
             yield
     finally:
+        notes.setLevel(level)
         tfds.enable_progress_bar()
         for partial in set(downloads.glob("*/*.tmp.*")) - before:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def writing(folder: str | Path, finished: Callable[[], bool]) -> Iterator[None]:
+    """Refuse, in one line, a folder that cannot be written: a full disk, say.
+
+    Args:
+        folder: What is prepared.
+        finished: Whether another process, started at the same time, has finished the same work;
+            then nothing is wrong.
+
+    Raises:
+        DatasetError: In place of the errors of the system, TensorFlow and array_record.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, tf.errors.OpError) as error:
+        if not finished():
+            raise DatasetError(f"{folder} could not be written: {_system_reason(error)}") from error
+
+
+def _system_reason(error: Exception) -> str:
+    """What the operating system said, without the words of the libraries around it."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror + (f": {error.filename}" if error.filename is not None else "")
+    match = re.search(_SYSTEM, str(error))
+    return match[0] if match else why(error)
 
 
 def fetch(dl_manager: tfds.download.DownloadManager, url: str) -> Path:
@@ -52,7 +90,6 @@ def fetch(dl_manager: tfds.download.DownloadManager, url: str) -> Path:
             "damaged or the file is another; nothing of it is used"
         ) from error
     except (tfds.download.DownloadError, OSError) as error:
-        reason = " ".join(str(error).split())[:160]
         raise DatasetError(
-            f"{url} could not be downloaded; if you have the archives, use --from ({reason})"
+            f"{url} could not be downloaded; if you have the archives, use --from ({why(error)})"
         ) from error
