@@ -9,10 +9,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from supervised_reptile.checks import check_inner_optimizer, check_model, check_outer_optimizer
 from supervised_reptile.fast.staging import Staging
 from supervised_reptile.fast.weights import FastWeights
 from supervised_reptile.fine_tuning import FineTuning
 from supervised_reptile.inner_loop import InnerLoop
+from supervised_reptile.keras_api.arguments import LossLike, OptimizerLike, loss_of, optimizer_of
+from supervised_reptile.keras_api.copies import copy_of
 from supervised_reptile.tasks import EvaluationTasks, TrainingTasks
 
 if TYPE_CHECKING:
@@ -45,13 +48,17 @@ class MetaLearner:
     regression (see ``keras_api.array_tasks``).
 
     Args:
-        model: Keras model with float32 trainable variables and no ``BatchNormalization`` (see
-            ``models.batch_statistics_normalization``). Variables that a call updates, such as
-            seeds of dropout, are not carried on from call to call.
-        inner_optimizer: New Keras optimizer of the inner loop. Default: the paper's Adam,
-            learning rate 0.001, β1 = 0, β2 = 0.999, ε = 1e-8.
-        loss: Keras loss of the inner steps, whose reduction is honored. Default: softmax
-            cross-entropy from logits, **summed** over the mini-batch as in the authors' program.
+        model: Keras model from one array to one, with float32 trainable variables and without
+            moving statistics (see ``models.batch_statistics_normalization``); those of a frozen
+            layer are constants and may stay. What layers keep from call to call, such as the
+            counters of ``Dropout``, advances within a task and is dropped after it.
+        inner_optimizer: New Keras optimizer of the inner loop, or its name or configuration, as
+            for ``compile``. Default: the paper's Adam, learning rate 0.001, β1 = 0, β2 = 0.999,
+            ε = 1e-8.
+        loss: Keras loss of the inner steps, whose reduction is honored, or its name or
+            configuration, or a function, as for ``compile``. Losses that layers add count once a
+            step. Default: softmax cross-entropy from logits, **summed** over the mini-batch as in
+            the authors' program.
         outer_optimizer: ``None`` for the paper's interpolation, or a new Keras optimizer.
         weight_decay: Factor r in (0, 1] on every trainable weight before each inner step.
         reset_optimizer: Whether the inner optimizer's slots and step count restart with every
@@ -62,8 +69,8 @@ class MetaLearner:
             for small dense networks, slower for the paper's convolutions (on CPUs).
 
     Raises:
-        ValueError: The model keeps moving statistics, is not float32, or an argument is out of
-            its range.
+        ValueError: The model has what a learner cannot train (see ``docs/any-model.md``), or an
+            argument is out of its range.
     """
 
     relaxes_shapes = True
@@ -73,30 +80,33 @@ class MetaLearner:
         self,
         model: keras.Model,
         *,
-        inner_optimizer: keras.optimizers.Optimizer | None = None,
-        loss: keras.losses.Loss | None = None,
-        outer_optimizer: keras.optimizers.Optimizer | None = None,
+        inner_optimizer: OptimizerLike | None = None,
+        loss: LossLike | None = None,
+        outer_optimizer: OptimizerLike | None = None,
         weight_decay: float = 1.0,
         reset_optimizer: bool = False,
         input_scale: float = 1.0,
         lanes: int = 2,
         jit_compile: bool = False,
     ) -> None:
-        _check_model(model)
         if not 0 < weight_decay <= 1:
             raise ValueError(f"weight_decay must be in (0, 1]. Received: {weight_decay}")
         if lanes < 1:
             raise ValueError(f"lanes must be at least 1. Received: {lanes}")
+        if inner_optimizer is None:
+            inner_optimizer = self.default_inner_optimizer()
+        if loss is None:
+            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum")
         self.model = model
-        self.inner_optimizer = inner_optimizer or self.default_inner_optimizer()
-        self.outer_optimizer = outer_optimizer
+        self.inner_optimizer = optimizer_of(inner_optimizer, "inner_optimizer")
+        self.loss = loss_of(loss)
+        check_model(model, self.inner_optimizer)
+        check_inner_optimizer(self.inner_optimizer)
+        self.outer_optimizer = None
         if outer_optimizer is not None:
-            outer_optimizer.build(model.trainable_variables)
-        self.loss = loss or keras.losses.SparseCategoricalCrossentropy(
-            from_logits=True, reduction="sum"
-        )
-        if not isinstance(self.loss, keras.losses.Loss):
-            raise ValueError(f"loss must be a keras.losses.Loss. Received: {loss!r}")
+            self.outer_optimizer = optimizer_of(outer_optimizer, "outer_optimizer")
+            check_outer_optimizer(self.outer_optimizer)
+            self.outer_optimizer.build(model.trainable_variables)
         self.inner_loop = InnerLoop(
             model,
             self.loss,
@@ -105,6 +115,8 @@ class MetaLearner:
             input_scale=input_scale,
         )
         self.check(weight_decay)
+        if getattr(model, "inputs", None):  # else the first examples show what the model takes
+            self.inner_loop.rehearse(tf.TensorSpec(model.inputs[0].shape, model.inputs[0].dtype))
         self._reset_optimizer = reset_optimizer
         self._staging = Staging()
         self._compile(lanes, jit_compile)
@@ -172,7 +184,7 @@ class MetaLearner:
             ValueError: The tasks have another number of inner steps than the learner combines.
         """
         self._check_steps_of(tasks)
-        examples, tasks = self._staging.bring(examples, tasks)
+        examples, tasks = self._brought(examples, tasks)
         return self._compiled_meta_iteration(examples, tasks, tf.constant(meta_step, tf.float32))
 
     def train_steps(
@@ -204,7 +216,7 @@ class MetaLearner:
                 f"Received: {num_tasks} tasks for {iterations} meta-iterations"
             )
         self._check_steps_of(tasks)
-        examples, tasks = self._staging.bring(examples, tasks)
+        examples, tasks = self._brought(examples, tasks)
         apart = (iterations, num_tasks // iterations)
         tasks = tasks.map(lambda x: tf.reshape(x, (*apart, *x.shape[1:])))
         return self._compiled_meta_iterations(examples, tasks, tf.constant(meta_steps, tf.float32))
@@ -244,6 +256,11 @@ class MetaLearner:
             steps_per_execution=steps_per_execution,
         )
 
+    def _brought(self, examples, tasks):
+        """The examples that the tasks need, on the device; see ``Staging.bring``."""
+        self.inner_loop.check_tasks(examples, tasks)
+        return self._staging.bring(examples, tasks)
+
     def _check_steps_of(self, tasks: TrainingTasks) -> None:
         self.check_steps(sum(part.indices.shape[1] for part in tasks.parts))
 
@@ -262,7 +279,9 @@ class MetaLearner:
         def one_task(i, total_loss, total):
             if self._reset_optimizer:
                 self.inner_loop.fast_weights.reset_optimizer()
-            d, loss = self.direction(phi, examples, tasks.map(lambda x: x[i]))
+            task = tasks.map(lambda x: x[i])
+            self.inner_loop.start_task(task.seeds)
+            d, loss = self.direction(phi, examples, task)
             return i + 1, total_loss + loss, [t + each for t, each in zip(total, d, strict=True)]
 
         # In turn, not side by side: the optimizer's slots run from one task into the next.
@@ -289,6 +308,8 @@ class MetaLearner:
             moved = [p + meta_step * d for p, d in zip(phi, direction, strict=True)]
             for variable, value in zip(variables, unpack(moved), strict=True):
                 variable.value.assign(value)
+                if variable.constraint is not None:
+                    variable.assign(variable.constraint(variable))
             return
         alpha = tf.convert_to_tensor(self.inner_optimizer.learning_rate)
         self.outer_optimizer.learning_rate.assign(meta_step)
@@ -333,7 +354,7 @@ class MetaLearner:
             float32 [settings, tasks, queries, outputs].
         """
         outputs = self._evaluate_tasks(
-            *self._staging.bring(examples, tasks), tuple(transductive)
+            *self._brought(examples, tasks), tuple(transductive)
         ).numpy()
         return outputs.swapaxes(0, 1)
 
@@ -345,7 +366,7 @@ class MetaLearner:
         Returns:
             float32 [tasks, steps + 1, queries, outputs].
         """
-        return self._evaluate_each_step(*self._staging.bring(examples, tasks)).numpy()
+        return self._evaluate_each_step(*self._brought(examples, tasks)).numpy()
 
     # ------------------------------------------------------ with Keras
 
@@ -355,10 +376,9 @@ class MetaLearner:
         It fine-tunes as an evaluation does (``fit``, ``train_on_batch``), and a ``.keras`` file
         of it holds the optimizer's slots and step count with the weights.
         """
-        model = keras.models.clone_model(self.model)
-        model.set_weights(self.model.get_weights())
+        model = copy_of(self.model)
         optimizer = self.inner_loop.fast_weights.optimizer_for(model.trainable_variables)
-        model.compile(optimizer=optimizer, loss=self.loss, metrics=["accuracy"])
+        model.compile(optimizer, self.loss, metrics=["accuracy"], auto_scale_loss=False)
         return model
 
     def take_optimizer_state(self, optimizer: keras.optimizers.Optimizer) -> None:
@@ -385,19 +405,3 @@ def paper_adam(learning_rate: float = 0.001) -> keras.optimizers.Adam:
 def minus(a: Weights, b: Weights) -> list[tf.Tensor]:
     """Difference a − b, packed."""
     return [x - y for x, y in zip(a, b, strict=True)]
-
-
-def _check_model(model: keras.Model) -> None:
-    if not model.trainable_variables:
-        raise ValueError("model must be built and have trainable variables. Received: none")
-    dtypes = {v.dtype for v in model.trainable_variables}
-    if dtypes != {"float32"}:
-        raise ValueError(f"trainable variables must be float32. Received: {sorted(dtypes)}")
-    layers = model._flatten_layers(include_self=False)
-    if any(isinstance(x, keras.layers.BatchNormalization) for x in layers):
-        raise ValueError(
-            "model must normalise by batch statistics alone: use "
-            "supervised_reptile.models.batch_statistics_normalization instead of "
-            "keras.layers.BatchNormalization, whose moving averages Reptile neither updates nor "
-            "interpolates. Received: a model with BatchNormalization"
-        )

@@ -44,6 +44,12 @@ class PureModel:
         self._network = fused_for_training(model)
         self.state: list[keras.Variable] | None = None
 
+    @property
+    def takes_integers(self) -> bool:
+        """Whether the model declares its input as integers, as before an ``Embedding``."""
+        inputs = getattr(self._model, "inputs", None)
+        return bool(inputs) and tf.as_dtype(inputs[0].dtype).is_integer
+
     def in_stock_operations(self) -> PureModel:
         """The same function without the fused operations of ``fast.network``."""
         other = copy.copy(self)
@@ -174,11 +180,6 @@ class LayerState:
         self._originals = list(variables)
         with tf.init_scope():  # it may be made while a function is traced
             self._copies = [tf.Variable(v.value, trainable=False) for v in variables]
-        self.draws = any(map(is_seed, variables))
-
-    def twin(self) -> LayerState:
-        """Another working copy."""
-        return LayerState(self._originals)
 
     def start(self, seed: tf.Tensor | None) -> None:
         """Begin a task.

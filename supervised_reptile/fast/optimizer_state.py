@@ -59,8 +59,9 @@ def build_recording(
 def new_like(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
     """A new optimizer of the same configuration, with the same schedule object."""
     config = optimizer.get_config()
-    if isinstance(config.get("learning_rate"), dict):  # a schedule may be of the user's own class
-        config["learning_rate"] = optimizer._learning_rate
+    rate = optimizer._learning_rate
+    if "learning_rate" in config and not isinstance(rate, keras.Variable):
+        config["learning_rate"] = rate  # a schedule may be of the user's own class
     return type(optimizer).from_config(config)
 
 
