@@ -571,6 +571,7 @@ def table(cases: dict[str, Case]) -> str:
 
 def main() -> int:
     """Run every case, print what came out, write the tables; the number of surprises."""
+    tf.config.run_functions_eagerly(True)  # faster than to trace each program for three steps
     wrong = 0
     for section, cases in ALL.items():
         for name, case in cases.items():

@@ -40,7 +40,7 @@ learning curves, so a run that changes one is another run.
 """
 
 
-def check_task(task: TaskConfig, facts: DatasetFacts) -> None:
+def check_task(task: TaskConfig, facts: DatasetFacts, queries: int = 1) -> None:
     """Checks that a data set is large enough for a task.
 
     `Config` does so with what `DATASETS` knows; a loader calls it again for data whose size is
@@ -51,7 +51,9 @@ def check_task(task: TaskConfig, facts: DatasetFacts) -> None:
     """
     if facts.examples is not None:
         limit = f"must be at most {facts.examples}, the {facts.example}"
-        require(task.shots + 1 <= facts.examples, "shots", f"shots + 1 {limit}", task.shots)
+        held_out = "1" if queries == 1 else f"the {queries} --queries"
+        fits = task.shots + queries <= facts.examples
+        require(fits, "shots", f"shots + {held_out} {limit}", task.shots)
         require(task.train_shots <= facts.examples, "train_shots", limit, task.train_shots)
     if facts.splits:
         split, smallest = min(facts.splits.items(), key=lambda item: item[1])
@@ -76,7 +78,7 @@ class Config(Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         facts = dataset_facts(self.task.dataset)
-        check_task(self.task, facts)
+        check_task(self.task, facts, self.eval.queries)
         self._check_model(facts)
         self._check_algorithm()
         self._check_batches()

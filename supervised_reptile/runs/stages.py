@@ -40,7 +40,7 @@ def load_data(config: Config, options: RunOptions) -> FewShotDataset:
         resize=config.model.resize,
         progress=options.progress,
     )
-    check_task(config.task, _facts_of_loaded(dataset))
+    check_task(config.task, _facts_of_loaded(dataset), config.eval.queries)
     return dataset
 
 
