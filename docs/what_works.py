@@ -1,4 +1,4 @@
-"""What works with the learners: every stock layer, optimizer, regularizer and constraint of Keras.
+"""What works with the learners: Keras' layers, optimizers, regularizers and constraints.
 
 Each case takes three inner steps of a learner and three of Keras' own ``train_on_batch`` on the same
 mini-batches with the same random numbers. ``python docs/what_works.py`` runs all of them and writes
@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -58,7 +57,7 @@ def head(x: keras.KerasTensor) -> keras.KerasTensor:
 
 
 def after(layer: Callable, shape: tuple[int, ...], *, mix: bool = True, **options) -> Case:
-    """A layer between one that learns before it and one after it; ``mix=False``: right at the input.
+    """A layer between two that learn; with ``mix=False`` right at the input.
 
     A layer that gets a gradient wrong shows in the weights before it.
     """
@@ -107,7 +106,9 @@ def net(*layers: Callable, **options) -> Case:
 
 def network() -> keras.Model:
     """The model of the cases that are about the optimizer: weights of three shapes."""
-    return keras.Sequential([keras.Input(VECTOR), L.Dense(6, "tanh"), L.Dense(6, "tanh"), L.Dense(3)])
+    return keras.Sequential(
+        [keras.Input(VECTOR), L.Dense(6, "tanh"), L.Dense(6, "tanh"), L.Dense(3)]
+    )
 
 
 def with_optimizer(make: Callable, **options) -> Case:
@@ -264,9 +265,7 @@ LAYERS: dict[str, dict[str, Case]] = {
         "add_loss in a layer of one's own": after(_AddsLoss, VECTOR),
     },
     "Preprocessing": {
-        "Normalization": after(
-            lambda: L.Normalization(mean=0.3, variance=0.5), VECTOR, mix=False
-        ),
+        "Normalization": after(lambda: L.Normalization(mean=0.3, variance=0.5), VECTOR, mix=False),
         "Rescaling": after(lambda: L.Rescaling(2.0, -0.3), VECTOR, mix=False),
         "CategoryEncoding": first(lambda: L.CategoryEncoding(10, "multi_hot")),
         "Discretization": after(lambda: L.Discretization([0.2, 0.6]), VECTOR, mix=False),
@@ -475,9 +474,7 @@ MODELS: dict[str, Case] = {
         lambda: L.Dense(3, "softmax"), loss="sparse_categorical_crossentropy"
     ),
     "softmax last, loss of probabilities": net(lambda: L.Dense(3, "softmax"), **_PROBABILITIES),
-    "softmax last, loss of logits": net(
-        lambda: L.Dense(3, "softmax"), outcome=REFUSED, **_LOGITS
-    ),
+    "softmax last, loss of logits": net(lambda: L.Dense(3, "softmax"), outcome=REFUSED, **_LOGITS),
     "layers.Softmax last, loss of logits": net(
         lambda: L.Dense(3), L.Softmax, outcome=REFUSED, **_LOGITS
     ),
@@ -581,7 +578,17 @@ def main() -> int:
                 outcome, detail = "CRASHED", f"{type(error).__name__}: {str(error)[:300]}"
             surprise = outcome != case.outcome
             wrong += surprise
-            print("!!" if surprise else "  ", section, "|", name, "|", outcome, "|", detail, flush=True)
+            print(
+                "!!" if surprise else "  ",
+                section,
+                "|",
+                name,
+                "|",
+                outcome,
+                "|",
+                detail,
+                flush=True,
+            )
             keras.backend.clear_session()
     return wrong
 

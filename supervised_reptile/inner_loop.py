@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from supervised_reptile.checks import check_outputs
+from supervised_reptile.checks import check_outputs, last_activation
 from supervised_reptile.fast.weights import FastWeights
 from supervised_reptile.pure_model import Called, LayerState, PureModel, is_seed
 from supervised_reptile.tasks import EvaluationTasks, MiniBatches, TrainingTasks
@@ -26,8 +26,8 @@ class InnerLoop:
         \tilde\phi \leftarrow \text{optimizer}(\tilde\phi, g)
 
     The gradient is that of the **sum** of the losses over the mini-batch (when ``loss`` reduces
-    by ``"sum"``, the default of the learners), not of the mean. Losses that layers add (regularizers,
-    ``add_loss``) count once a step, as in Keras' own ``train_step``.
+    by ``"sum"``, the default of the learners), not of the mean. Losses that layers add
+    (regularizers, ``add_loss``) count once a step, as in Keras' own ``train_step``.
 
     Steps call the model with ``training=True``, predictions with ``training=False``. What layers
     keep from call to call advances with the steps of a task, see :class:`LayerState`.
@@ -41,7 +41,12 @@ class InnerLoop:
         fast_weights: Holds φ̃ and the optimizer's state.
         weight_decay: r in (0, 1]; 1 means no decay.
         input_scale: Factor from stored examples (e.g. uint8) to the model's float32 input.
+
+    Attributes:
+        ends_in: ``"softmax"`` or ``"sigmoid"`` if the model ends in one; see :meth:`rehearse`.
     """
+
+    ends_in: str | None = None
 
     def __init__(
         self,
@@ -85,7 +90,9 @@ class InnerLoop:
             ValueError: See ``PureModel.rehearse`` and ``checks.check_outputs``.
         """
         inputs = tf.TensorSpec(inputs.shape, self._input_type(inputs.dtype))
-        check_outputs(self._model.rehearse(inputs), self._loss)
+        outputs = self._model.rehearse(inputs)
+        check_outputs(outputs, self._loss)
+        self.ends_in = last_activation(outputs)
 
     def check_tasks(
         self, examples: np.ndarray | tf.Variable, tasks: TrainingTasks | EvaluationTasks

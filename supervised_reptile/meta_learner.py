@@ -1,4 +1,4 @@
-"""What all meta-learners share: a compiled meta-iteration and a compiled evaluation."""
+"""What all meta-learners share: the compiled meta-iteration."""
 
 from __future__ import annotations
 
@@ -9,14 +9,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from supervised_reptile.checks import check_inner_optimizer, check_model, check_outer_optimizer
-from supervised_reptile.fast.staging import Staging
-from supervised_reptile.fast.weights import FastWeights
-from supervised_reptile.fine_tuning import FineTuning
-from supervised_reptile.inner_loop import InnerLoop
-from supervised_reptile.keras_api.arguments import LossLike, OptimizerLike, loss_of, optimizer_of
-from supervised_reptile.keras_api.copies import copy_of
-from supervised_reptile.tasks import EvaluationTasks, TrainingTasks
+from supervised_reptile.checks import check_outer_optimizer
+from supervised_reptile.keras_api.arguments import LossLike, OptimizerLike, optimizer_of
+from supervised_reptile.learner import Learner
+from supervised_reptile.tasks import TrainingTasks
 
 if TYPE_CHECKING:
     from supervised_reptile.keras_api.fit import FitSettings
@@ -26,7 +22,7 @@ Weights = Sequence[tf.Tensor]
 """Weights, or a direction in weight space, in the packed layout of ``FastWeights``."""
 
 
-class MetaLearner:
+class MetaLearner(Learner):
     r"""Base of Reptile, FOMAML, MAML and gradient combinations.
 
     One meta-iteration takes n tasks. Each task starts from the same φ, runs k inner steps
@@ -73,9 +69,6 @@ class MetaLearner:
             argument is out of its range.
     """
 
-    relaxes_shapes = True
-    """Whether one compiled program may serve tasks of several shapes."""
-
     def __init__(
         self,
         model: keras.Model,
@@ -89,52 +82,23 @@ class MetaLearner:
         lanes: int = 2,
         jit_compile: bool = False,
     ) -> None:
-        if not 0 < weight_decay <= 1:
-            raise ValueError(f"weight_decay must be in (0, 1]. Received: {weight_decay}")
-        if lanes < 1:
-            raise ValueError(f"lanes must be at least 1. Received: {lanes}")
-        if inner_optimizer is None:
-            inner_optimizer = self.default_inner_optimizer()
-        if loss is None:
-            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum")
-        self.model = model
-        self.inner_optimizer = optimizer_of(inner_optimizer, "inner_optimizer")
-        self.loss = loss_of(loss)
-        check_model(model, self.inner_optimizer)
-        check_inner_optimizer(self.inner_optimizer)
+        super().__init__(
+            model,
+            inner_optimizer=inner_optimizer,
+            loss=loss,
+            weight_decay=weight_decay,
+            reset_optimizer=reset_optimizer,
+            input_scale=input_scale,
+            lanes=lanes,
+            jit_compile=jit_compile,
+        )
         self.outer_optimizer = None
         if outer_optimizer is not None:
             self.outer_optimizer = optimizer_of(outer_optimizer, "outer_optimizer")
             check_outer_optimizer(self.outer_optimizer)
             self.outer_optimizer.build(model.trainable_variables)
-        self.inner_loop = InnerLoop(
-            model,
-            self.loss,
-            FastWeights(model.trainable_variables, self.inner_optimizer),
-            weight_decay=weight_decay,
-            input_scale=input_scale,
-        )
-        self.check(weight_decay)
-        if getattr(model, "inputs", None):  # else the first examples show what the model takes
-            self.inner_loop.rehearse(tf.TensorSpec(model.inputs[0].shape, model.inputs[0].dtype))
-        self._reset_optimizer = reset_optimizer
-        self._staging = Staging()
-        self._compile(lanes, jit_compile)
-
-    def _compile(self, lanes: int, jit_compile: bool) -> None:
-        # Shapes of tasks may differ between uses (the last group of an evaluation is smaller).
-        # XLA compiles for each shape anyway.
-        how = {
-            "reduce_retracing": self.relaxes_shapes and not jit_compile,
-            "jit_compile": jit_compile or None,
-        }
-        self._compiled_meta_iteration = tf.function(self._meta_iteration, **how)
-        self._compiled_meta_iterations = tf.function(self._meta_iterations, **how)
-        fine_tuning = FineTuning(
-            self.model, self.inner_loop, lanes=lanes, reset_optimizer=self._reset_optimizer
-        )
-        self._evaluate_tasks = tf.function(fine_tuning.predict, **how)
-        self._evaluate_each_step = tf.function(fine_tuning.predict_after_each_step, **how)
+        self._compiled_meta_iteration = tf.function(self._meta_iteration, **self._how_to_compile)
+        self._compiled_meta_iterations = tf.function(self._meta_iterations, **self._how_to_compile)
 
     # ------------------------------------------------------ what an algorithm defines
 
@@ -152,14 +116,6 @@ class MetaLearner:
             The direction d, packed; and the inner loss summed over the steps, float32 scalar.
         """
         raise NotImplementedError
-
-    @staticmethod
-    def default_inner_optimizer() -> keras.optimizers.Optimizer:
-        """The inner optimizer of a learner that is given none."""
-        return paper_adam()
-
-    def check(self, weight_decay: float) -> None:
-        """Raise ``ValueError`` if the algorithm cannot work with the inner optimizer."""
 
     def check_steps(self, steps: int) -> None:
         """Raise ``ValueError`` if the algorithm cannot work with so many inner steps."""
@@ -256,10 +212,18 @@ class MetaLearner:
             steps_per_execution=steps_per_execution,
         )
 
-    def _brought(self, examples, tasks):
-        """The examples that the tasks need, on the device; see ``Staging.bring``."""
-        self.inner_loop.check_tasks(examples, tasks)
-        return self._staging.bring(examples, tasks)
+    def evaluate(
+        self,
+        tasks: TaskSource,
+        settings: FitSettings | None = None,
+        *,
+        steps: int | None = None,
+        metrics: Sequence[str | keras.metrics.Metric] = (),
+    ) -> dict[str, float]:
+        """Loss and metrics after fine-tuning on tasks of your own: ``keras_api.fit.evaluate``."""
+        from supervised_reptile.keras_api.fit import evaluate
+
+        return evaluate(self, tasks, settings, steps=steps, metrics=metrics)
 
     def _check_steps_of(self, tasks: TrainingTasks) -> None:
         self.check_steps(sum(part.indices.shape[1] for part in tasks.parts))
@@ -314,92 +278,6 @@ class MetaLearner:
         alpha = tf.convert_to_tensor(self.inner_optimizer.learning_rate)
         self.outer_optimizer.learning_rate.assign(meta_step)
         self.outer_optimizer.apply(unpack([-d / alpha for d in direction]), variables)
-
-    # ------------------------------------------------------ evaluation
-
-    def predict_tasks(
-        self, examples: np.ndarray | tf.Variable, tasks: EvaluationTasks, *, transductive: bool
-    ) -> np.ndarray:
-        """Fine-tune on each task and predict its held-out examples.
-
-        Every task starts from the current weights, slots and step count, and leaves them bit for
-        bit as they were.
-
-        Args:
-            examples: All stored examples, [num_examples, ...], an array or a variable.
-            tasks: The tasks, as drawn by ``tasks.evaluation_tasks``.
-            transductive: True: the held-out examples of a task go through the network together
-                and share their batch statistics. False: each goes through with all of the task's
-                training examples instead, and its own outputs are kept (paper Sec. 6.1).
-
-        Returns:
-            float32 [tasks, queries, outputs], e.g. logits.
-        """
-        return self.predict_tasks_each_way(examples, tasks, (transductive,))[0]
-
-    def predict_tasks_each_way(
-        self,
-        examples: np.ndarray | tf.Variable,
-        tasks: EvaluationTasks,
-        transductive: Sequence[bool],
-    ) -> np.ndarray:
-        """As :meth:`predict_tasks`, in several settings after one and the same fine-tuning.
-
-        Args:
-            examples: All stored examples, [num_examples, ...], an array or a variable.
-            tasks: The tasks, as drawn by ``tasks.evaluation_tasks``.
-            transductive: The settings, one or both.
-
-        Returns:
-            float32 [settings, tasks, queries, outputs].
-        """
-        outputs = self._evaluate_tasks(
-            *self._brought(examples, tasks), tuple(transductive)
-        ).numpy()
-        return outputs.swapaxes(0, 1)
-
-    def predict_after_each_step(
-        self, examples: np.ndarray | tf.Variable, tasks: EvaluationTasks
-    ) -> np.ndarray:
-        """As :meth:`predict_tasks`, transductively, before the first inner step and after each.
-
-        Returns:
-            float32 [tasks, steps + 1, queries, outputs].
-        """
-        return self._evaluate_each_step(*self._brought(examples, tasks)).numpy()
-
-    # ------------------------------------------------------ with Keras
-
-    def compiled_model(self) -> keras.Model:
-        """A copy of the model, compiled with the loss and the inner optimizer with its state.
-
-        It fine-tunes as an evaluation does (``fit``, ``train_on_batch``), and a ``.keras`` file
-        of it holds the optimizer's slots and step count with the weights.
-        """
-        model = copy_of(self.model)
-        optimizer = self.inner_loop.fast_weights.optimizer_for(model.trainable_variables)
-        model.compile(optimizer, self.loss, metrics=["accuracy"], auto_scale_loss=False)
-        return model
-
-    def take_optimizer_state(self, optimizer: keras.optimizers.Optimizer) -> None:
-        """Start from the slots and step count of a model's optimizer; the learning rate stays.
-
-        Args:
-            optimizer: Of the kind of the inner optimizer and built on this model's weights, such
-                as that of a :meth:`compiled_model` or of what ``load_pretrained`` returns.
-
-        Raises:
-            ValueError: It is of another kind, or was built on other weights.
-        """
-        self.inner_loop.fast_weights.take_optimizer_state(optimizer)
-
-
-def paper_adam(learning_rate: float = 0.001) -> keras.optimizers.Adam:
-    """The paper's inner optimizer: Adam with β1 = 0, β2 = 0.999, ε = 1e-8 (paper, appendix A).
-
-    Keras' own default ε is 1e-7.
-    """
-    return keras.optimizers.Adam(learning_rate, beta_1=0.0, beta_2=0.999, epsilon=1e-8)
 
 
 def minus(a: Weights, b: Weights) -> list[tf.Tensor]:

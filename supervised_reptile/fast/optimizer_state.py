@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,13 +14,13 @@ class Place(NamedTuple):
     """What a variable of an optimizer is for.
 
     Attributes:
-        slot: Name of the slot, such as ``"momentum"``, and how many of that name the weight had
-            before; ``None`` for what belongs to no weight, such as the step count.
-        weight: Number of the weight that the slot belongs to.
+        slot: Name of the slot, such as ``"momentum"``; ``None`` for what belongs to no weight,
+            such as the step count.
+        number: How many with that name came before: of the same weight, or without a weight.
     """
 
-    slot: tuple[str, int] | None
-    weight: int | None
+    slot: str | None
+    number: int
 
 
 def build_recording(
@@ -37,14 +38,14 @@ def build_recording(
     Returns:
         The place of each of ``optimizer.variables``.
     """
-    number = {id(weight): i for i, weight in enumerate(weights)}
-    places, counts = {}, Counter()
+    places: dict[int, Place] = {}
+    counts: Counter = Counter()
     make = optimizer.add_variable_from_reference
 
     def recorded(reference_variable: keras.Variable, name: str | None = None, **how):
         variable = make(reference_variable, name=name, **how)
-        weight = number[id(reference_variable)]
-        places[id(variable)] = Place((name or "", counts[name, weight]), weight)
+        weight = id(reference_variable)
+        places[id(variable)] = Place(name or "", counts[name, weight])
         counts[name, weight] += 1
         return variable
 
@@ -53,7 +54,8 @@ def build_recording(
         optimizer.build(weights)
     finally:
         del vars(optimizer)["add_variable_from_reference"]
-    return [places.get(id(v), Place(None, None)) for v in optimizer.variables]
+    others = itertools.count()
+    return [places.get(id(v)) or Place(None, next(others)) for v in optimizer.variables]
 
 
 def new_like(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:

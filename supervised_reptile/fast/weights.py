@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import keras
@@ -9,7 +10,13 @@ import numpy as np
 import tensorflow as tf
 
 from supervised_reptile.fast.fused_update import fused_update
-from supervised_reptile.fast.optimizer_state import build_recording, exclude, new_like, undecayed
+from supervised_reptile.fast.optimizer_state import (
+    Place,
+    build_recording,
+    exclude,
+    new_like,
+    undecayed,
+)
 
 # Optimizers whose rule for one number looks at no other number: for these, all weights may lie
 # in one flat vector. (LAMB, Adafactor, Muon … work on whole matrices.)
@@ -32,12 +39,12 @@ class FastWeights:
 
     The copy is held as one flat float32 vector wherever the optimizer treats all numbers alike: one
     step is then one update instead of one for every layer, and the gradient of the split is one
-    concatenation. Weights with a rule of their own (a constraint, no weight decay) stay apart. The optimizer's slots and step count belong to the copy and survive
-    :meth:`load`, as the paper's inner Adam requires: they are never reset from task to task.
+    concatenation. Weights with a rule of their own (a constraint, no weight decay) stay apart. The
+    optimizer's slots and step count belong to the copy and survive :meth:`load`, as the paper's
+    inner Adam requires: they are never reset from task to task.
 
     Args:
-        weights: Trainable variables of the model, all float32; only their shapes and names are
-            used here.
+        weights: Trainable variables of the model, all float32; their values are not used.
         optimizer: An unbuilt Keras optimizer; it is built on the copy and owned by it.
 
     Raises:
@@ -160,38 +167,38 @@ class FastWeights:
         The last value says whether this is a slot of the flat vector, in whose place there is one
         of each weight.
         """
-        mine, theirs = self.optimizer.variables, list(optimizer.variables)
-        fits = type(optimizer) is type(self.optimizer)
-        if self.flat:
-            stand_ins = [_variable(shape, "weight") for shape in self._shapes]
-            places = build_recording(new_like(self.optimizer), stand_ins)
-            fits = fits and len(theirs) == len(places)
-            by_slot: dict = {}
-            for place, variable in zip(places, theirs, strict=False):
-                by_slot.setdefault(place.slot, []).append(variable)
-            plain = iter(by_slot.get(None, ()))
-            beside = [
-                [next(plain, None)] if place.slot is None else by_slot.get(place.slot, [])
-                for place in self._places
-            ]
-            is_slot = [place.slot is not None for place in self._places]
+        mine, theirs = self.optimizer.variables, optimizer.variables
+        if not self.flat:
+            beside = [([v], False) for v in theirs]
+        elif len(theirs) == len(self._apart):
+            beside = []
+            for place in self._places:
+                same = [v for v, other in zip(theirs, self._apart, strict=True) if other == place]
+                beside.append((same, place.slot is not None))
         else:
-            fits = fits and len(theirs) == len(mine)
-            beside, is_slot = [[v] for v in theirs], [False] * len(mine)
-        wanted = (
-            self._shapes if slot else [tuple(v.shape)] for v, slot in zip(mine, is_slot)
-        )
-        fits = fits and all(
-            [v is not None and tuple(v.shape) for v in each] == shapes
-            for each, shapes in zip(beside, wanted)
-        )
-        if not fits:
+            beside = []
+        found = [[tuple(v.shape) for v in each] for each, _ in beside]
+        wanted = [
+            self._shapes if slot else [tuple(v.shape)]
+            for v, (_, slot) in zip(mine, beside, strict=False)
+        ]
+        if (
+            type(optimizer) is not type(self.optimizer)
+            or len(beside) != len(mine)
+            or found != wanted
+        ):
             raise ValueError(
                 f"optimizer must be of {type(self.optimizer).__name__}, built on weights of shapes "
                 f"{self._shapes}. Received: {optimizer.name} with variables of shapes "
                 f"{[tuple(v.shape) for v in theirs]}"
             )
-        return list(zip(mine, beside, is_slot, strict=True))
+        return [(v, same, slot) for v, (same, slot) in zip(mine, beside, strict=True)]
+
+    @functools.cached_property
+    def _apart(self) -> list[Place]:
+        """The places of an optimizer like this one with a variable for each weight."""
+        weights = [_variable(shape, "weight") for shape in self._shapes]
+        return build_recording(new_like(self.optimizer), weights)
 
     def reset_optimizer(self) -> None:
         """Set slots and step count to what they were when the optimizer was new."""
