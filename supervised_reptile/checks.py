@@ -17,6 +17,10 @@ def check_model(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> No
             array of numbers to another, or computes in float16 with an optimizer that does not
             scale the loss.
     """
+    if keras.backend.backend() != "tensorflow":  # by ~/.keras/keras.json
+        raise ValueError(
+            f"the backend of Keras must be tensorflow. Received: {keras.backend.backend()}"
+        )
     if not isinstance(model, keras.Model):
         raise ValueError(f"model must be a keras.Model. Received: {model!r}")
     if not model.built or not model.trainable_variables:
