@@ -99,49 +99,47 @@ class PureModel:
             ValueError: The call changes what cannot be carried through an inner loop: a weight,
                 moving statistics, or something that is no variable of the model.
         """
-        found, touched = {}, set()
-
-        @tf.function(autograph=False)
-        def trace(inputs: tf.Tensor) -> None:
-            given = [(v, tf.identity(v.value)) for v in self._model.variables]
-            for training in (True, False):
-                outputs, _, scope = self._call(given, inputs, training)
-                found[training] = outputs, _changed(given, scope)
-                touched.update(scope.state_mapping)
-
-        trace.get_concrete_function(x)
-        outputs, changed = found[True]
+        outputs, changed, touched = self._traced(x, training=True)
         elsewhere = touched - {id(v) for v in self._model.variables}
         if elsewhere:
             raise ValueError(
                 "a call must change variables of the model alone; for random numbers hold a "
                 f"keras.random.SeedGenerator. Received: {self._where(elsewhere)}"
             )
-        self._check_changes(changed, in_prediction=found[False][1])
-        self.state = changed
-        return outputs
-
-    def _check_changes(
-        self, changed: Sequence[keras.Variable], in_prediction: Sequence[keras.Variable]
-    ) -> None:
-        weights = [v for v in changed if v.trainable]
+        weights = {id(v) for v in changed if v.trainable}
         if weights:
             raise ValueError(
                 "no layer may assign its trainable weights when it is called, as only optimizer "
-                f"steps move them here. Received: {self._where({id(v) for v in weights})}"
+                f"steps move them here. Received: {self._where(weights)}"
             )
-        moving = [
-            v
-            for v in changed
-            if tf.as_dtype(v.dtype).is_floating and not any(v is other for other in in_prediction)
-        ]
+        moving = {id(v) for v in changed if tf.as_dtype(v.dtype).is_floating}
+        if moving:
+            moving -= {id(v) for v in self._traced(x, training=False)[1]}
         if moving:
             raise ValueError(
                 "model must have no moving statistics, which a few inner steps cannot estimate: "
                 "freeze the layer (trainable = False), or use GroupNormalization, "
                 "LayerNormalization or supervised_reptile.models.batch_statistics_normalization. "
-                f"Received: {self._where({id(v) for v in moving})}"
+                f"Received: {self._where(moving)}"
             )
+        self.state = changed
+        return outputs
+
+    def _traced(
+        self, x: tf.TensorSpec, *, training: bool
+    ) -> tuple[tf.Tensor, list[keras.Variable], set[int]]:
+        """Outputs of a traced call, what it changes, and the ids of all that it touches."""
+        found = []
+
+        @tf.function(autograph=False)
+        def trace(inputs: tf.Tensor) -> None:
+            given = [(v, tf.identity(v.value)) for v in self._model.variables]
+            outputs, _, scope = self._call(given, inputs, training)
+            changed = [v for v, value in given if scope.get_current_value(v) is not value]
+            found.extend((outputs, changed, set(scope.state_mapping)))
+
+        trace.get_concrete_function(x)
+        return tuple(found)
 
     def _where(self, ids: Collection[int]) -> str:
         """The layers that own these variables, and the variables."""
@@ -158,11 +156,6 @@ class PureModel:
 def is_seed(variable: keras.Variable) -> bool:
     """Whether a variable is the state of a ``keras.random.SeedGenerator``."""
     return variable.name == _SEED and tuple(variable.shape) == (2,)
-
-
-def _changed(given: Sequence[tuple], scope: keras.StatelessScope) -> list[keras.Variable]:
-    """The variables whose value after a call is not the given one."""
-    return [v for v, value in given if scope.get_current_value(v) is not value]
 
 
 class LayerState:
