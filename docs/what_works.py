@@ -585,7 +585,7 @@ def tables() -> str:
 
 
 def _listed(names: list[str]) -> str:
-    return ", ".join(f"`{name}`" if " " not in name else name for name in names)
+    return " · ".join(f"`{name}`" if " " not in name else name for name in names)
 
 
 def with_tables(text: str) -> str:
@@ -594,11 +594,17 @@ def with_tables(text: str) -> str:
     return f"{before}{BEGIN}\n{tables()}\n{END}{rest.partition(END)[2]}"
 
 
-def main() -> int:
-    """Run every case, print what came out, and write the tables if nothing is a surprise."""
+def main(words: list[str]) -> int:
+    """Run the cases, print what came out, and write the tables if nothing is a surprise.
+
+    Args:
+        words: Run the sections with one of these in their names; all if there is none.
+    """
     tf.config.run_functions_eagerly(True)  # faster than to trace each program for three steps
     wrong = 0
     for section, cases in ALL.items():
+        if words and not any(word.lower() in section.lower() for word in words):
+            continue
         for name, case in cases.items():
             outcome, detail = compare(case)
             wrong += outcome != case.outcome
@@ -611,4 +617,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
