@@ -396,7 +396,7 @@ KINDS = {
     "Adamax": (O.Adamax, {}),
     "Nadam": (O.Nadam, {}),
     "Adagrad": (O.Adagrad, {}),
-    "Adadelta": (O.Adadelta, {}),
+    "Adadelta": (O.Adadelta, {"learning_rate": 1.0}),
     "Adafactor": (O.Adafactor, {}),
     "Ftrl": (O.Ftrl, {"l1_regularization_strength": 0.01}),
     "Lion": (O.Lion, {}),
@@ -406,12 +406,14 @@ KINDS = {
 
 
 def optimizer(kind: type, arguments: dict, **more) -> Callable[[], O.Optimizer]:
-    """Makes an optimizer with a learning rate of 0.01, or a schedule that starts there."""
+    """Makes an optimizer with a learning rate of 0.01 by default, or a schedule from there."""
 
     def make() -> O.Optimizer:
-        values = {"learning_rate": 0.01} | arguments | more
+        values = {"learning_rate": 0.01} | arguments
+        rate = values["learning_rate"]
+        values |= more
         if values["learning_rate"] == "schedule":
-            values["learning_rate"] = O.schedules.ExponentialDecay(0.01, 2, 0.5)
+            values["learning_rate"] = O.schedules.ExponentialDecay(rate, 2, 0.5)
         return kind(**values)
 
     return make

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import keras
@@ -14,7 +15,10 @@ class LossOf(keras.losses.Loss):
     """The mean over the mini-batch of a function (targets, outputs) → loss of each example."""
 
     def __init__(self, function: Callable) -> None:
-        super().__init__(name=getattr(function, "__name__", "loss"))
+        name = re.sub(
+            r"\W", "", getattr(function, "__name__", "")
+        )  # "<lambda>" is no name of a scope
+        super().__init__(name=name or "loss")
         self._function = function
 
     def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
