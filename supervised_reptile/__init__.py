@@ -97,6 +97,8 @@ _MODULE_OF = {name: module for module, names in _MODULES.items() for name in nam
 def __getattr__(name: str) -> Any:
     """Imports a public name; called for what is not an attribute yet."""
     if name in _MODULE_OF:
+        if _MODULE_OF[name] not in ("config", "datasets"):
+            importlib.import_module(f"{__name__}.startup").check_backend()
         value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
     elif name == "__version__":
         value = _installed_version()

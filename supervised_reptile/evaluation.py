@@ -22,7 +22,7 @@ class Accuracy:
     """Mean accuracy over tasks.
 
     Attributes:
-        mean: Correct predictions / (tasks · classes), in [0, 1].
+        mean: Share of the queries of all tasks that are classified correctly, in [0, 1].
         interval95: Half the width of the normal 95 % confidence interval of the mean over the
             drawing of tasks, in [0, 1]; NaN for a single task. (The paper's ± is another thing:
             the spread over three training runs.)
@@ -131,7 +131,7 @@ def evaluate_each_way(
             positions = range(first, min(first + tasks_per_call, tasks))
             drawn = evaluation_tasks(seed, "evaluation", dataset, split, spec, positions)
             logits = learner.predict_tasks_each_way(examples, drawn, transductive)
-            found.append([task_accuracies(each) for each in logits])
+            found.append([task_accuracies(each, spec.queries) for each in logits])
             bar.update(len(positions))
             means = " / ".join(f"{100 * np.mean(each):.2f} %" for each in _joined(found))
             bar.set_postfix_str(f"accuracy {means}", refresh=False)
@@ -143,14 +143,16 @@ def _joined(found: list[list[np.ndarray]]) -> list[np.ndarray]:
     return [np.concatenate(each) for each in zip(*found, strict=True)]
 
 
-def task_accuracies(logits: np.ndarray) -> np.ndarray:
+def task_accuracies(logits: np.ndarray, queries: int = 1) -> np.ndarray:
     """Share of the queries of each task that are classified correctly.
 
     Args:
-        logits: float [tasks, queries, classes]; the label of query c is c.
+        logits: float [tasks, queries, classes]; the queries are as many of each class, those of
+            class 0 first.
+        queries: Number of queries per class, at least 1.
 
     Returns:
         float64 [tasks], in [0, 1].
     """
     predicted = np.argmax(logits, axis=-1)
-    return np.mean(predicted == np.arange(logits.shape[1]), axis=-1)
+    return np.mean(predicted == np.arange(logits.shape[1]) // queries, axis=-1)

@@ -90,7 +90,9 @@ class FineTuning:
                 inner.fast_weights.copy_optimizer_state(self._trained.fast_weights)
                 if self._reset_optimizer:
                     inner.fast_weights.reset_optimizer()
-                return one_task(inner, tasks.map(lambda x: x[i]))
+                task = tasks.map(lambda x: x[i])
+                inner.start_task(task.seeds)
+                return one_task(inner, task)
 
             return tf.map_fn(
                 from_start, numbers, fn_output_signature=tf.float32, parallel_iterations=1

@@ -38,6 +38,7 @@ def evaluation_spec(config: Config) -> TaskSpec:
         batch=config.eval.eval_batch,
         steps=config.eval.eval_iters,
         replacement=config.inner.replacement,
+        queries=config.eval.queries,
     )
 
 

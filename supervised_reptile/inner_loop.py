@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from supervised_reptile.fast.network import fused_for_training
+from supervised_reptile.checks import check_outputs, last_activation
 from supervised_reptile.fast.weights import FastWeights
-from supervised_reptile.tasks import MiniBatches
+from supervised_reptile.pure_model import Called, LayerState, PureModel, is_seed
+from supervised_reptile.tasks import EvaluationTasks, MiniBatches, TrainingTasks
 
 
 class InnerLoop:
@@ -24,7 +26,11 @@ class InnerLoop:
         \tilde\phi \leftarrow \text{optimizer}(\tilde\phi, g)
 
     The gradient is that of the **sum** of the losses over the mini-batch (when ``loss`` reduces
-    by ``"sum"``, the default of the learners), not of the mean.
+    by ``"sum"``, the default of the learners), not of the mean. Losses that layers add
+    (regularizers, ``add_loss``) count once a step, as in Keras' own ``train_step``.
+
+    Steps call the model with ``training=True``, predictions with ``training=False``. What layers
+    keep from call to call advances with the steps of a task, see :class:`LayerState`.
 
     Weights are "packed": a list of tensors in the layout of :class:`FastWeights`, one flat float32
     vector where the optimizer allows it.
@@ -35,7 +41,12 @@ class InnerLoop:
         fast_weights: Holds φ̃ and the optimizer's state.
         weight_decay: r in (0, 1]; 1 means no decay.
         input_scale: Factor from stored examples (e.g. uint8) to the model's float32 input.
+
+    Attributes:
+        ends_in: ``"softmax"`` or ``"sigmoid"`` if the model ends in one; see :meth:`rehearse`.
     """
+
+    ends_in: str | None = None
 
     def __init__(
         self,
@@ -46,8 +57,8 @@ class InnerLoop:
         weight_decay: float = 1.0,
         input_scale: float = 1.0,
     ) -> None:
-        self._stock_model = model
-        self._model = fused_for_training(model)
+        self._model = PureModel(model)
+        self._layer_state: LayerState | None = None  # once the model has been rehearsed
         self._loss = loss
         self._weight_decay = weight_decay
         self._input_scale = input_scale
@@ -57,6 +68,7 @@ class InnerLoop:
         """The same loop on another working copy of the weights, to run next to this one."""
         other = copy.copy(self)
         other.fast_weights = self.fast_weights.twin()
+        other._layer_state = None
         return other
 
     def twice_differentiable(self) -> InnerLoop:
@@ -65,8 +77,50 @@ class InnerLoop:
         TensorFlow 2.21 silently gives wrong second derivatives of its fused batch normalization.
         """
         other = copy.copy(self)
-        other._model = self._stock_model
+        other._model = self._model.in_stock_operations()
         return other
+
+    def rehearse(self, inputs: tf.TensorSpec) -> None:
+        """Find out, before anything slow starts, whether the model can be trained here.
+
+        Args:
+            inputs: Shape and type of a batch of examples.
+
+        Raises:
+            ValueError: See ``PureModel.rehearse`` and ``checks.check_outputs``.
+        """
+        inputs = tf.TensorSpec(inputs.shape, self._input_type(inputs.dtype))
+        outputs = self._model.rehearse(inputs)
+        check_outputs(outputs, self._loss)
+        self.ends_in = last_activation(outputs)
+
+    def check_tasks(
+        self, examples: np.ndarray | tf.Variable, tasks: TrainingTasks | EvaluationTasks
+    ) -> None:
+        """Check that the model can be run on these tasks.
+
+        Raises:
+            ValueError: See :meth:`rehearse`; or layers draw random numbers, and the tasks have no
+                seeds.
+        """
+        if self._model.state is None:
+            stored = tf.as_dtype(examples.dtype)
+            self.rehearse(tf.TensorSpec([None, *examples.shape[1:]], stored))
+        if tasks.seeds is None and any(map(is_seed, self._model.state)):
+            raise ValueError(
+                "tasks must have seeds, as layers of the model draw random numbers: see "
+                "tasks.task_seeds. Received: tasks without"
+            )
+
+    def start_task(self, seed: tf.Tensor | None) -> None:
+        """Begin a task: what the layers keep starts from the beginning, with new random numbers.
+
+        Args:
+            seed: int32 [2], the task's ``seeds``; ``None`` where no layer draws random numbers.
+        """
+        if self._layer_state is None:
+            self._layer_state = LayerState(self._model.state)
+        self._layer_state.start(seed)
 
     def start_from(self, phi: Sequence[tf.Tensor]) -> None:
         """φ̃ ← φ. The optimizer's slots and step count stay as they are.
@@ -109,14 +163,15 @@ class InnerLoop:
     def _step(self, examples: tf.Tensor, rows: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         if self._weight_decay != 1.0:
             self.fast_weights.decay(self._weight_decay)
-        loss, gradients = self.loss_and_gradients(self.weights(), examples, rows, labels)
+        scale = self.fast_weights.optimizer.scale_loss
+        loss, gradients = self.loss_and_gradients(self.weights(), examples, rows, labels, scale)
         self.fast_weights.apply_gradients(gradients)
         return loss
 
     def loss(
         self, weights: Sequence[tf.Tensor], examples: tf.Tensor, rows: tf.Tensor, labels: tf.Tensor
     ) -> tf.Tensor:
-        """Loss of one mini-batch at given weights, float32 scalar.
+        """Loss of one mini-batch at given weights, float32 scalar; layers' state goes on.
 
         Args:
             weights: Packed weights.
@@ -124,18 +179,35 @@ class InnerLoop:
             rows: int32 [batch], rows of ``examples``.
             labels: What the loss compares with, [batch, ...].
         """
-        return self._loss(labels, self._outputs(weights, self._inputs(examples, rows)))
+        called = self._call(weights, self._inputs(examples, rows), training=True)
+        self._layer_state.assign(called.state)
+        loss = self._loss(labels, called.outputs)
+        return sum((tf.cast(added, loss.dtype) for added in called.losses), loss)
 
     def loss_and_gradients(
-        self, weights: Sequence[tf.Tensor], examples: tf.Tensor, rows: tf.Tensor, labels: tf.Tensor
+        self,
+        weights: Sequence[tf.Tensor],
+        examples: tf.Tensor,
+        rows: tf.Tensor,
+        labels: tf.Tensor,
+        scale: Callable[[tf.Tensor], tf.Tensor] = lambda loss: loss,
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """The :meth:`loss` of one mini-batch, and its gradient with respect to the weights."""
+        """The :meth:`loss` of one mini-batch, and its gradient with respect to the weights.
+
+        Args:
+            weights: Packed weights.
+            examples: As for :meth:`loss`.
+            rows: As for :meth:`loss`.
+            labels: As for :meth:`loss`.
+            scale: What to differentiate instead of the loss, such as ``optimizer.scale_loss``.
+        """
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(weights)
             loss = self.loss(weights, examples, rows, labels)
-        # A weight without effect, see fused_for_training, has gradient 0 and still decays.
+            scaled = scale(loss)
+        # A weight without effect, see fast.network, has gradient 0 and still decays.
         return loss, tape.gradient(
-            loss, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO
+            scaled, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
 
     def predict(self, examples: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
@@ -148,14 +220,18 @@ class InnerLoop:
         Returns:
             float32 [batch, outputs].
         """
-        return self._outputs(self.weights(), self._inputs(examples, rows))
+        called = self._call(self.weights(), self._inputs(examples, rows), training=False)
+        return tf.cast(called.outputs, tf.float32)
+
+    def _input_type(self, stored: tf.DType) -> tf.DType:
+        """Integers stay exact where the model asks for integers."""
+        as_they_are = stored.is_integer and self._model.takes_integers and self._input_scale == 1.0
+        return stored if as_they_are else tf.float32
 
     def _inputs(self, examples: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-        x = tf.cast(tf.gather(examples, rows), tf.float32)
+        x = tf.cast(tf.gather(examples, rows), self._input_type(examples.dtype))
         return x if self._input_scale == 1.0 else x * self._input_scale
 
-    def _outputs(self, weights: Sequence[tf.Tensor], x: tf.Tensor) -> tf.Tensor:
-        outputs, _ = self._model.stateless_call(
-            self.fast_weights.unpack(weights), self._model.non_trainable_variables, x
-        )
-        return outputs
+    def _call(self, weights: Sequence[tf.Tensor], x: tf.Tensor, *, training: bool) -> Called:
+        unpacked, state = self.fast_weights.unpack(weights), self._layer_state.values()
+        return self._model(unpacked, state, x, training=training)

@@ -96,7 +96,9 @@ def miniimagenet_model(
     for block in range(4):
         x = _convolution(filters, strides=1, seed=seeds[block], name=f"conv{block + 1}")(x)
         x = batch_statistics_normalization(x, name=f"norm{block + 1}")
-        x = keras.layers.MaxPooling2D(2, strides=2, padding="same", name=f"pool{block + 1}")(x)
+        x = keras.layers.MaxPooling2D(
+            2, strides=2, padding="same", data_format="channels_last", name=f"pool{block + 1}"
+        )(x)
         x = keras.layers.ReLU(name=f"relu{block + 1}")(x)
     return _classifier(inputs, x, num_classes, seeds[-1], name="miniimagenet")
 
@@ -107,6 +109,7 @@ def _convolution(filters: int, *, strides: int, seed: int | None, name: str) -> 
         3,
         strides=strides,
         padding="same",
+        data_format="channels_last",  # whatever keras.config says: the paper's network is one
         kernel_initializer=keras.initializers.GlorotUniform(seed=seed),
         name=name,
     )
@@ -115,7 +118,7 @@ def _convolution(filters: int, *, strides: int, seed: int | None, name: str) -> 
 def _classifier(
     inputs: keras.KerasTensor, features: keras.KerasTensor, num_classes: int, seed: int, name: str
 ) -> keras.Model:
-    x = keras.layers.Flatten(name="flatten")(features)
+    x = keras.layers.Flatten("channels_last", name="flatten")(features)
     logits = keras.layers.Dense(
         num_classes, kernel_initializer=keras.initializers.GlorotUniform(seed=seed), name="logits"
     )(x)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import keras
 import tensorflow as tf
 
+from supervised_reptile.keras_api.arguments import LossLike, OptimizerLike
 from supervised_reptile.meta_learner import MetaLearner, Weights, minus
 from supervised_reptile.tasks import MiniBatches, TrainingTasks
 
@@ -103,7 +104,6 @@ class MAML(MetaLearner):
             )
         if weight_decay != 1.0:
             raise ValueError(f"MAML has no weight_decay. Received: weight_decay={weight_decay}")
-        self._differentiable = self.inner_loop.twice_differentiable()
 
     def check_steps(self, steps: int) -> None:
         """At least one support and one query mini-batch."""
@@ -119,7 +119,7 @@ class MAML(MetaLearner):
         """−α ∇_φ L_k(φ̃_{k−1}(φ))."""
         support, query = task.first_and_last()
         alpha = tf.convert_to_tensor(self.inner_optimizer.learning_rate)
-        inner, losses = self._differentiable, []
+        inner, losses = self.inner_loop.twice_differentiable(), []
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(phi)
             weights = phi
@@ -156,9 +156,9 @@ class GradientCombination(MetaLearner):
         model: keras.Model,
         step_weights: Sequence[float],
         *,
-        inner_optimizer: keras.optimizers.Optimizer | None = None,
-        loss: keras.losses.Loss | None = None,
-        outer_optimizer: keras.optimizers.Optimizer | None = None,
+        inner_optimizer: OptimizerLike | None = None,
+        loss: LossLike | None = None,
+        outer_optimizer: OptimizerLike | None = None,
         weight_decay: float = 1.0,
         reset_optimizer: bool = False,
         input_scale: float = 1.0,

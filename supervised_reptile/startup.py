@@ -8,6 +8,19 @@ import sys
 import tempfile
 import warnings
 
+from supervised_reptile.errors import UserError
+
+
+def check_backend() -> None:
+    """Check that Keras will compute with TensorFlow, before it is imported.
+
+    Raises:
+        UserError: The environment asks for another backend.
+    """
+    backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    if backend != "tensorflow":
+        raise UserError(f"KERAS_BACKEND must be tensorflow. Received: {backend}")
+
 
 def import_tensorflow() -> None:
     """Import TensorFlow without the notes that its C++ side writes to stderr meanwhile.
@@ -15,7 +28,11 @@ def import_tensorflow() -> None:
     They come before any logging level is heard and would bury a one-line error. If the import
     fails they are shown after all. The environment variable TF_CPP_MIN_LOG_LEVEL, when set to 0,
     leaves them alone.
+
+    Raises:
+        UserError: Keras would compute with another backend.
     """
+    check_backend()
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":
         importlib.import_module("tensorflow")
         return

@@ -31,6 +31,7 @@ class TaskSpec:
         replacement: Whether each mini-batch is a fresh draw, see :func:`mini_batches`.
         tail: Examples per class that only the last training step sees (``foml_tail``, the separate
             tail of the paper's Sec. 6.3), less than ``shots``; 0 for the shared tail.
+        queries: Held-out examples per class of an evaluation task, at least 1, the paper's number.
     """
 
     classes: int
@@ -39,6 +40,7 @@ class TaskSpec:
     steps: int
     replacement: bool = False
     tail: int = 0
+    queries: int = 1
 
 
 class MiniBatches(NamedTuple):
@@ -75,10 +77,13 @@ class TrainingTasks(NamedTuple):
         steps: Mini-batches of the inner steps; with a separate tail, of all but the last one.
         last: The separate tail (paper, Sec. 6.3): the mini-batch [tasks, 1, batch] of the last
             inner step, which may be of another size. ``None`` for the shared tail.
+        seeds: int32 [tasks, 2], what the random numbers of a task depend on, if layers of the
+            model draw any (``Dropout`` …); ``None`` will do if none does.
     """
 
     steps: MiniBatches
     last: MiniBatches | None = None
+    seeds: np.ndarray | None = None
 
     @property
     def parts(self) -> list[MiniBatches]:
@@ -93,7 +98,8 @@ class TrainingTasks(NamedTuple):
 
     def map(self, function: Callable) -> TrainingTasks:
         """The tasks with ``function`` applied to every array."""
-        return TrainingTasks(*(part.map(function) for part in self.parts))
+        last = None if self.last is None else self.last.map(function)
+        return TrainingTasks(self.steps.map(function), last, _applied(function, self.seeds))
 
     def rows(self) -> np.ndarray:
         """Every row of the examples that the tasks use, int32 [uses]."""
@@ -101,13 +107,15 @@ class TrainingTasks(NamedTuple):
 
     def map_rows(self, function: Callable) -> TrainingTasks:
         """The same tasks with ``function`` applied to their rows of the examples."""
-        return TrainingTasks(*(part.map_rows(function) for part in self.parts))
+        last = None if self.last is None else self.last.map_rows(function)
+        return TrainingTasks(self.steps.map_rows(function), last, self.seeds)
 
     @staticmethod
     def concatenate(parts: Sequence[TrainingTasks]) -> TrainingTasks:
         """The tasks of several, one after another."""
-        by_part = zip(*(each.parts for each in parts), strict=True)
-        return TrainingTasks(*map(MiniBatches.concatenate, by_part))
+        steps, last, seeds = zip(*parts, strict=True)
+        last = None if last[0] is None else MiniBatches.concatenate(last)
+        return TrainingTasks(MiniBatches.concatenate(steps), last, _joined(seeds))
 
 
 class EvaluationTasks(NamedTuple):
@@ -116,18 +124,23 @@ class EvaluationTasks(NamedTuple):
     Attributes:
         steps: The mini-batches to fine-tune on.
         support: int32 [tasks, examples], the labeled examples (classes · shots), each once.
-        queries: int32 [tasks, queries], the held-out examples. In classification there is one per
-            class, and the label of ``queries[t, c]`` is ``c``.
+        queries: int32 [tasks, queries], the held-out examples. In classification as many of each
+            class, those of class 0 first.
+        seeds: As for :class:`TrainingTasks`.
     """
 
     steps: MiniBatches
     support: np.ndarray
     queries: np.ndarray
+    seeds: np.ndarray | None = None
 
     def map(self, function: Callable) -> EvaluationTasks:
         """The tasks with ``function`` applied to every array."""
         return EvaluationTasks(
-            self.steps.map(function), function(self.support), function(self.queries)
+            self.steps.map(function),
+            function(self.support),
+            function(self.queries),
+            _applied(function, self.seeds),
         )
 
     def rows(self) -> np.ndarray:
@@ -138,16 +151,30 @@ class EvaluationTasks(NamedTuple):
     def map_rows(self, function: Callable) -> EvaluationTasks:
         """The same tasks with ``function`` applied to their rows of the examples."""
         return EvaluationTasks(
-            self.steps.map_rows(function), function(self.support), function(self.queries)
+            self.steps.map_rows(function),
+            function(self.support),
+            function(self.queries),
+            self.seeds,
         )
 
     @staticmethod
     def concatenate(parts: Sequence[EvaluationTasks]) -> EvaluationTasks:
         """The tasks of several, one after another."""
-        steps, support, queries = zip(*parts, strict=True)
+        steps, support, queries, seeds = zip(*parts, strict=True)
         return EvaluationTasks(
-            MiniBatches.concatenate(steps), np.concatenate(support), np.concatenate(queries)
+            MiniBatches.concatenate(steps),
+            np.concatenate(support),
+            np.concatenate(queries),
+            _joined(seeds),
         )
+
+
+def task_seeds(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Seeds for the random numbers of layers, int32 [count, 2].
+
+    They come from a child of the generator: what it draws next does not change.
+    """
+    return rng.spawn(1)[0].integers(2**31, size=(count, 2), dtype=np.int32)
 
 
 def random_stream(seed: int, stream: str, *position: int) -> np.random.Generator:
@@ -259,7 +286,8 @@ def training_tasks(
         if tail:
             images, labels = _labelled(rows[:, :tail])
             last.append(MiniBatches(images[None], labels[None]))
-    return TrainingTasks(_stacked(steps), _stacked(last) if tail else None)
+    seeds = task_seeds(rng, count)
+    return TrainingTasks(_stacked(steps), _stacked(last) if tail else None, seeds)
 
 
 def evaluation_tasks(
@@ -267,8 +295,8 @@ def evaluation_tasks(
 ) -> EvaluationTasks:
     """Draw evaluation tasks number ``positions`` of a stream.
 
-    A task is classes × (shots + 1) images; the last image of each class is held out as a query
-    (paper, Sec. 6.1). Task number i is the same however the tasks are grouped into calls.
+    A task is classes × (shots + queries) images; the last of each class are held out as queries
+    (paper, Sec. 6.1, with one). Task number i is the same however the tasks are grouped into calls.
 
     Args:
         seed: Seed of the evaluation.
@@ -278,17 +306,19 @@ def evaluation_tasks(
         spec: Shape of an evaluation task.
         positions: Numbers of the tasks.
     """
-    steps, supports, queries = [], [], []
+    steps, supports, queries, seeds = [], [], [], []
     split_number = sorted(dataset.splits).index(split)
     for position in positions:
         rng = random_stream(seed, stream, split_number, position)
-        rows = sample_task(rng, dataset, split, spec.classes, spec.shots + 1)
-        images, labels = _labelled(rows[:, :-1])
+        rows = sample_task(rng, dataset, split, spec.classes, spec.shots + spec.queries)
+        images, labels = _labelled(rows[:, : spec.shots])
         dealt = mini_batches(rng, len(images), spec.batch, spec.steps, replacement=spec.replacement)
         steps.append(MiniBatches(images[dealt], labels[dealt]))
         supports.append(images)
-        queries.append(rows[:, -1])
-    return EvaluationTasks(_stacked(steps), np.stack(supports), np.stack(queries))
+        queries.append(rows[:, spec.shots :].ravel())
+        seeds.append(task_seeds(rng, 1)[0])
+    supports, queries, seeds = map(np.stack, (supports, queries, seeds))
+    return EvaluationTasks(_stacked(steps), supports, queries, seeds)
 
 
 def _permutations(rng: np.random.Generator, count: int, length: int) -> np.ndarray:
@@ -305,3 +335,11 @@ def _labelled(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _stacked(tasks: Sequence[MiniBatches]) -> MiniBatches:
     indices, labels = zip(*tasks, strict=True)
     return MiniBatches(np.stack(indices), np.stack(labels))
+
+
+def _applied(function: Callable, array: np.ndarray | None) -> np.ndarray | None:
+    return None if array is None else function(array)
+
+
+def _joined(arrays: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    return None if any(array is None for array in arrays) else np.concatenate(arrays)

@@ -200,17 +200,65 @@ def test_a_model_that_is_no_classifier_is_refused():
         return model
 
     x = np.ones((2, 2))
-    softmax = network(keras.layers.Dense(2, activation="softmax"))
-    with pytest.raises(ValueError, match=r"no activation last\. Received: softmax"):
-        adapt(softmax, x, [0, 1])
+    relu = network(keras.layers.Dense(2, activation="relu"))
+    with pytest.raises(ValueError, match=r"no activation last, .*\. Received: relu"):
+        adapt(relu, x, [0, 1])
+    logits = network(keras.layers.Dense(2), loss="sparse_categorical_crossentropy")
+    with pytest.raises(ValueError, match=r"gives logits must .* from_logits=True\. Received: "):
+        adapt(logits, x, [0, 1])
     with pytest.raises(
         ValueError, match=r"logits \[batch, classes\]. Received: outputs of shape \(None, 1, 2\)"
     ):
         adapt(network(keras.layers.Reshape((1, 2))), x, [0, 1])
     with pytest.raises(ValueError, match=r"from_logits=True\).* Received: .*mse"):
         adapt(network(keras.layers.Dense(2), loss="mse"), x, [0, 1])
-    with pytest.raises(ValueError, match="batch statistics alone"):
+    with pytest.raises(ValueError, match="no moving statistics"):
         adapt(network(keras.layers.BatchNormalization(), keras.layers.Dense(2)), x, [0, 1])
+
+
+@pytest.mark.parametrize("how", ["activation", "layer", "operation", "nested"])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_probabilities_get_no_second_softmax(how, compiled):
+    layers = keras.layers
+    inputs = keras.Input((3,))
+    logits = layers.Dense(4)(inputs)
+    outputs = {
+        "activation": lambda: layers.Activation("softmax")(logits),
+        "layer": lambda: layers.Softmax()(logits),
+        "operation": lambda: keras.ops.softmax(logits),
+        "nested": lambda: keras.Sequential([keras.Input((4,)), layers.Softmax()])(logits),
+    }[how]()
+    model, bare = keras.Model(inputs, outputs), keras.Model(inputs, logits)
+    if compiled:
+        model.compile("sgd", "sparse_categorical_crossentropy")
+        bare.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    x, labels = np.random.default_rng(0).random((8, 3)), np.arange(8) % 4
+    ours, theirs = (adapt(each, x, labels, steps=10).predict(x) for each in (model, bare))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4)
+
+
+def test_a_model_that_scales_its_inputs_takes_bytes():
+    x, labels = np.random.default_rng(0).integers(0, 256, (6, 3), np.uint8), np.arange(6) % 2
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Rescaling(1 / 255)(inputs)))
+    plain = keras.Sequential([keras.Input((3,)), model.layers[-1]])
+    found = adapt(model, x, labels, steps=5).predict(x)
+    expected = adapt(plain, x / 255, labels, steps=5).predict(x / 255)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_an_optimizer_that_has_not_trained_has_zero_moments():
+    def model(compiled):
+        keras.utils.set_random_seed(0)
+        made = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+        if compiled:
+            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum")
+            made.compile(keras.optimizers.Adam(0.001, beta_1=0.0, epsilon=1e-8), loss)
+        return made
+
+    x, labels = np.random.default_rng(0).random((6, 3)), np.arange(6) % 2
+    found, expected = (adapt(model(c), x, labels).predict(x) for c in (True, False))
+    np.testing.assert_array_equal(found, expected)
 
 
 # ------------------------------------------------------------------------------ another head

@@ -18,7 +18,7 @@ PACKAGE = Path(supervised_reptile.__file__).parent
 # The rooms of the house, and which rooms each may know. A module is in the room that it is named
 # for here, or else in that of its folder.
 ALGORITHM = ("tasks", "models", "inner_loop", "meta_learner", "reptile", "fine_tuning")
-ALGORITHM += ("evaluation", "training")
+ALGORITHM += ("evaluation", "training", "learner", "pure_model", "checks")
 ROOM_OF = dict.fromkeys(ALGORITHM, "algorithm") | {
     "datasets.few_shot": "few_shot",
     "runs.files": "files",
@@ -28,7 +28,7 @@ ROOM_OF = dict.fromkeys(ALGORITHM, "algorithm") | {
 }
 MAY_KNOW = {
     "errors": set(),
-    "startup": set(),
+    "startup": {"errors"},
     "programs": set(),
     "few_shot": set(),
     "files": set(),

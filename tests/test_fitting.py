@@ -300,8 +300,11 @@ BAD_SOURCES = {
     "a task of tasks must have as many targets as inputs, at least one. Received: shapes (8, 2) "
     "and (7, 1)": [(X, Z[1:])] * 3,
     "a task of tasks must have inputs [examples, 2]. Received: shape (8, 1)": [(Z, Z)] * 3,
-    "a task of tasks must be (inputs, targets) or (inputs, targets, query inputs, query targets). "
-    "Received: 3 parts": [(X, Z, X)] * 3,
+    "a task of tasks must be (inputs, targets) or (inputs, targets, query inputs, query targets), "
+    "without weights of samples or classes (a loss of your own can weigh). Received: 3 parts": [
+        (X, Z, X)
+    ]
+    * 3,
     "tasks of one meta-batch must be of equal shapes. Received: [(8, 2), (8, 1), None, None] and "
     "[(7, 2), (7, 1), None, None]": [(X, Z), (X, Z), (X[1:], Z[1:])],
 }

@@ -8,7 +8,7 @@ from helpers import dense_model, evaluation_tasks, tiny_config, training_tasks, 
 from numpy_reference import Adam, DenseNet, RmsProp, Sgd, inner_steps, meta_iteration
 
 from supervised_reptile.from_config import learner_from_config, meta_step_from_config
-from supervised_reptile.meta_learner import paper_adam
+from supervised_reptile.learner import paper_adam
 from supervised_reptile.models import omniglot_model
 from supervised_reptile.reptile import MAML, GradientCombination, Reptile
 from supervised_reptile.tasks import random_stream
@@ -308,8 +308,10 @@ def test_refuses_what_it_cannot_train():
     Reptile(dense_model(), inner_optimizer=used)
     with pytest.raises(ValueError, match="must be new"):
         Reptile(dense_model(), inner_optimizer=used)
-    with pytest.raises(ValueError, match=r"loss must be a keras.losses.Loss. Received: 'mse'"):
-        Reptile(dense_model(), loss="mse")
+    with pytest.raises(ValueError, match=r"loss must be a keras.losses.Loss, .*Received: 'no'"):
+        Reptile(dense_model(), loss="no")
+    with pytest.raises(ValueError, match=r"inner_optimizer must be .* Received: 'no'"):
+        Reptile(dense_model(), inner_optimizer="no")
     with pytest.raises(ValueError, match="step_weights"):
         GradientCombination(dense_model(), step_weights=())
     with pytest.raises(ValueError, match="plain SGD"):

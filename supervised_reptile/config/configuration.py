@@ -40,7 +40,7 @@ learning curves, so a run that changes one is another run.
 """
 
 
-def check_task(task: TaskConfig, facts: DatasetFacts) -> None:
+def check_task(task: TaskConfig, facts: DatasetFacts, queries: int = 1) -> None:
     """Checks that a data set is large enough for a task.
 
     `Config` does so with what `DATASETS` knows; a loader calls it again for data whose size is
@@ -51,8 +51,11 @@ def check_task(task: TaskConfig, facts: DatasetFacts) -> None:
     """
     if facts.examples is not None:
         limit = f"must be at most {facts.examples}, the {facts.example}"
-        rule = f"shots + 1 {limit}{_way_out(task, facts, 'shots', facts.examples - 1)}"
-        require(task.shots + 1 <= facts.examples, "shots", rule, task.shots)
+        held_out = "1" if queries == 1 else f"the {queries} --queries"
+        fits = task.shots + queries <= facts.examples
+        rule = f"shots + {held_out} {limit}"
+        rule += _way_out(task, facts, "shots", facts.examples - queries)
+        require(fits, "shots", rule, task.shots)
         rule = f"{limit}{_way_out(task, facts, 'train_shots', facts.examples)}"
         require(task.train_shots <= facts.examples, "train_shots", rule, task.train_shots)
     if facts.splits:
@@ -88,7 +91,7 @@ class Config(Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         facts = dataset_facts(self.task.dataset)
-        check_task(self.task, facts)
+        check_task(self.task, facts, self.eval.queries)
         self._check_model(facts)
         self._check_algorithm()
         self._check_batches()

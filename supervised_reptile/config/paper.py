@@ -25,6 +25,7 @@ ORIGINAL_DEFAULTS: dict[str, Any] = {
     "foml_tail": None,
     "step_weights": None,
     "reset_optimizer": False,
+    "queries": 1,
     "pretrain": False,
     "freeze": 0,
     "outer_optimizer": "interpolation",

@@ -194,6 +194,11 @@ class EvalConfig(Checked):
         "Classify the held-out examples of a task together, so that batch normalization shares"
         " information among them, not one at a time."
     )
+    queries: int = setting(
+        "Held-out examples of each class in an evaluation task; the paper's is 1.",
+        at_least(1),
+        default=ORIGINAL_DEFAULTS["queries"],
+    )
 
 
 SECTIONS: dict[str, type[Checked]] = {

@@ -17,22 +17,26 @@ class _FusedBatchStatistics(keras.Layer):
     """
 
     def __init__(self, normalization: keras.layers.GroupNormalization) -> None:
-        super().__init__(name=f"fused_{normalization.name}")
+        super().__init__(name=f"fused_{normalization.name}", dtype=normalization.dtype_policy)
         self.normalization = normalization
         self.built = True
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
-        """Normalise float32 [1, positions, channels] by channel."""
+        """Normalise [1, positions, channels] by channel, in float32 as the stock layer does."""
+        gamma, beta = (
+            tf.cast(tf.convert_to_tensor(v), tf.float32)
+            for v in (self.normalization.gamma, self.normalization.beta)
+        )
         y, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=tf.expand_dims(x, 2),  # NHWC with width 1
-            scale=tf.convert_to_tensor(self.normalization.gamma),
-            offset=tf.convert_to_tensor(self.normalization.beta),
+            x=tf.cast(tf.expand_dims(x, 2), tf.float32),  # NHWC with width 1
+            scale=gamma,
+            offset=beta,
             mean=tf.zeros([0]),
             variance=tf.zeros([0]),
             epsilon=self.normalization.epsilon,
             is_training=True,  # use the batch's statistics; the running ones are not asked for
         )
-        return tf.squeeze(y, 2)
+        return tf.cast(tf.squeeze(y, 2), self.compute_dtype)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         """Same shape out as in."""
@@ -43,7 +47,8 @@ class _ConvolutionWithoutBias(keras.Layer):
     """A convolution that leaves out its bias, where what follows would take it out again."""
 
     def __init__(self, convolution: keras.layers.Conv2D) -> None:
-        super().__init__(name=f"{convolution.name}_without_bias")
+        name = f"{convolution.name}_without_bias"
+        super().__init__(name=name, dtype=convolution.dtype_policy)
         self.convolution = convolution
         self.built = True
 
@@ -76,7 +81,9 @@ def fused_for_training(model: keras.Model) -> keras.Model:
     Returns:
         A model that shares every variable with ``model``, in the same order.
     """
-    if isinstance(model, keras.Sequential) or not hasattr(model, "operations"):
+    if not _is_plainly_functional(model) or not any(
+        type(layer) is keras.layers.GroupNormalization for layer in model.layers
+    ):
         return model
     without_bias = convolutions_whose_bias_has_no_effect(model)
 
@@ -89,9 +96,12 @@ def fused_for_training(model: keras.Model) -> keras.Model:
 
     fused = _rebuilt(model, fuse)
     shared = zip(fused.trainable_variables, model.trainable_variables, strict=True)
-    if any(ours is not theirs for ours, theirs in shared):
-        raise RuntimeError("the fused model must list the variables of the model in its order")
-    return fused
+    return fused if all(ours is theirs for ours, theirs in shared) else model
+
+
+def _is_plainly_functional(model: keras.Model) -> bool:
+    """Whether the graph of layers is all there is: no ``call`` or ``train_step`` of the user's."""
+    return type(model).__name__ == "Functional" and type(model).__module__.startswith("keras.")
 
 
 def _rebuilt(model: keras.Model, call: Callable) -> keras.Model:
@@ -129,8 +139,9 @@ def convolutions_whose_bias_has_no_effect(model: keras.Model) -> list[keras.laye
                 tensor = inputs[0]
                 continue
             if (
-                isinstance(before, keras.layers.Conv2D)
+                type(before) is keras.layers.Conv2D
                 and before.use_bias
+                and before.activity_regularizer is None
                 and before.activation is keras.activations.linear
                 and before.data_format == "channels_last"
                 and sum(each is before for each, _, _ in calls) == 1
@@ -150,7 +161,8 @@ def _keeps_channels_last(
 def _normalizes_whole_batch_by_channel(layer: keras.Operation, x: keras.KerasTensor) -> bool:
     """Whether this call is exactly batch normalization over all positions of one sample."""
     return (
-        isinstance(layer, keras.layers.GroupNormalization)
+        type(layer) is keras.layers.GroupNormalization
+        and layer.activity_regularizer is None
         and layer.scale
         and layer.center
         and len(x.shape) == 3

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
+
+from supervised_reptile.fast.fused_update import fused_update
+from supervised_reptile.fast.optimizer_state import (
+    Place,
+    build_recording,
+    exclude,
+    new_like,
+    undecayed,
+)
 
 # Optimizers whose rule for one number looks at no other number: for these, all weights may lie
 # in one flat vector. (LAMB, Adafactor, Muon … work on whole matrices.)
@@ -27,14 +37,14 @@ _ELEMENTWISE = (
 class FastWeights:
     """A working copy φ̃ of a model's trainable weights, with an optimizer that steps it.
 
-    The copy is held as one flat float32 vector wherever the optimizer allows it: one step is
-    then one update instead of one for every layer, and the gradient of the split is one
-    concatenation. The optimizer's slots and step count belong to the copy and survive
-    :meth:`load`, as the paper's inner Adam requires: they are never reset from task to task.
+    The copy is held as one flat float32 vector wherever the optimizer treats all numbers alike: one
+    step is then one update instead of one for every layer, and the gradient of the split is one
+    concatenation. Weights with a rule of their own (a constraint, no weight decay) stay apart. The
+    optimizer's slots and step count belong to the copy and survive :meth:`load`, as the paper's
+    inner Adam requires: they are never reset from task to task.
 
     Args:
-        weights: Trainable variables of the model, all float32; only their shapes and names are
-            used here.
+        weights: Trainable variables of the model, all float32; their values are not used.
         optimizer: An unbuilt Keras optimizer; it is built on the copy and owned by it.
 
     Raises:
@@ -49,20 +59,28 @@ class FastWeights:
                 "optimizer must be new, as its slots belong to the fast weights. "
                 f"Received: {optimizer.name}, built on other variables"
             )
+        self._weights = list(weights)
         self._shapes = [tuple(w.shape) for w in weights]
         self._sizes = [int(np.prod(shape)) for shape in self._shapes]
-        self.flat = _is_elementwise(optimizer)
+        self._undecayed = undecayed(optimizer, weights)
+        self.flat = _is_elementwise(optimizer) and not (
+            any(self._undecayed) or any(map(_has_a_rule_of_its_own, weights))
+        )
         if self.flat:
             self.variables = [_variable((sum(self._sizes),), "fast_weights")]
         else:
-            self.variables = [_variable(w.shape, f"fast_{w.name}") for w in weights]
+            self.variables = [_copy_of(weight) for weight in weights]
         self.optimizer = optimizer
-        optimizer.build(self.variables)
+        exclude(optimizer, self.variables, self._undecayed if not self.flat else [False])
+        if self.flat:
+            self._places = build_recording(optimizer, self.variables)
+        else:
+            optimizer.build(self.variables)
         # A learning rate that was changed since is no state of the past.
         self._initial_state = [
             (v, v.numpy()) for v in optimizer.variables if v.name != "learning_rate"
         ]
-        fused = _fused_update(optimizer, self.variables)
+        fused = fused_update(optimizer, self.variables) if self.flat else None
         self.uses_fused_update = fused is not None
         self._apply_gradients = fused or (
             lambda gradients: optimizer.apply(gradients, self.variables)
@@ -113,7 +131,8 @@ class FastWeights:
         Returns:
             Optimizer with slots of its own for each weight, as Keras stores it with a model.
         """
-        optimizer = type(self.optimizer).from_config(self.optimizer.get_config())
+        optimizer = new_like(self.optimizer)
+        exclude(optimizer, weights, self._undecayed)
         optimizer.build(weights)
         self.give_optimizer_state(optimizer)
         return optimizer
@@ -145,27 +164,41 @@ class FastWeights:
     ) -> list[tuple[keras.Variable, list[keras.Variable], bool]]:
         """Each variable of this copy's optimizer, and what is in its place in another one.
 
-        The last value tells a slot of the flat vector, in whose place there is one of each weight.
-        Keras lists the step count and the learning rate, then all slots of the first weight, of
-        the second …
+        The last value says whether this is a slot of the flat vector, in whose place there is one
+        of each weight.
         """
         mine, theirs = self.optimizer.variables, optimizer.variables
-        places = len(self._shapes) if self.flat else 1
-        is_slot = [self.flat and v.shape == self.variables[0].shape for v in mine]
-        first, slots = (is_slot.index(True), sum(is_slot)) if any(is_slot) else (len(mine), 0)
-        end = first + slots * places
-        by_kind = [theirs[first + i : end : slots] for i in range(slots)]
-        beside = [*([v] for v in theirs[:first]), *by_kind, *([v] for v in theirs[end:])]
-        shapes = [
-            self._shapes if slot else [v.shape] for v, slot in zip(mine, is_slot, strict=True)
+        if not self.flat:
+            beside = [([v], False) for v in theirs]
+        elif len(theirs) == len(self._apart):
+            beside = []
+            for place in self._places:
+                same = [v for v, other in zip(theirs, self._apart, strict=True) if other == place]
+                beside.append((same, place.slot is not None))
+        else:
+            beside = []
+        found = [[tuple(v.shape) for v in each] for each, _ in beside]
+        wanted = [
+            self._shapes if slot else [tuple(v.shape)]
+            for v, (_, slot) in zip(mine, beside, strict=False)
         ]
-        found = [[tuple(v.shape) for v in each] for each in beside]
-        if type(optimizer) is not type(self.optimizer) or found != shapes:
+        if (
+            type(optimizer) is not type(self.optimizer)
+            or len(beside) != len(mine)
+            or found != wanted
+        ):
             raise ValueError(
                 f"optimizer must be of {type(self.optimizer).__name__}, built on weights of shapes "
-                f"{self._shapes}. Received: {optimizer.name} with variables of shapes {found}"
+                f"{self._shapes}. Received: {optimizer.name} with variables of shapes "
+                f"{[tuple(v.shape) for v in theirs]}"
             )
-        return list(zip(mine, beside, is_slot, strict=True))
+        return [(v, same, slot) for v, (same, slot) in zip(mine, beside, strict=True)]
+
+    @functools.cached_property
+    def _apart(self) -> list[Place]:
+        """The places of an optimizer like this one with a variable for each weight."""
+        weights = [_variable(shape, "weight") for shape in self._shapes]
+        return build_recording(new_like(self.optimizer), weights)
 
     def reset_optimizer(self) -> None:
         """Set slots and step count to what they were when the optimizer was new."""
@@ -174,75 +207,28 @@ class FastWeights:
 
     def twin(self) -> FastWeights:
         """Another working copy of the same layout with an optimizer of the same configuration."""
-        optimizer = type(self.optimizer).from_config(self.optimizer.get_config())
-        weights = [_variable(shape, f"weight_{i}") for i, shape in enumerate(self._shapes)]
-        return FastWeights(weights, optimizer)
+        optimizer = new_like(self.optimizer)
+        exclude(optimizer, self._weights, self._undecayed)
+        return FastWeights(self._weights, optimizer)
 
 
 def _variable(shape: Sequence[int], name: str) -> keras.Variable:
     return keras.Variable(np.zeros(shape, np.float32), name=name)
 
 
+def _copy_of(weight: keras.Variable) -> keras.Variable:
+    """A variable that an optimizer treats like this weight."""
+    copy = _variable(weight.shape, weight.name)
+    copy._path = weight.path  # Muon goes by it
+    copy.constraint = weight.constraint
+    copy.overwrite_with_gradient = getattr(weight, "overwrite_with_gradient", False)
+    return copy
+
+
+def _has_a_rule_of_its_own(weight: keras.Variable) -> bool:
+    return weight.constraint is not None or getattr(weight, "overwrite_with_gradient", False)
+
+
 def _is_elementwise(optimizer: keras.optimizers.Optimizer) -> bool:
     # A norm is clipped variable by variable; clipping values or the global norm is not.
     return type(optimizer) in _ELEMENTWISE and optimizer.clipnorm is None
-
-
-def _fused_update(
-    optimizer: keras.optimizers.Optimizer, variables: Sequence[keras.Variable]
-) -> Callable[[Sequence[tf.Tensor]], None] | None:
-    """TensorFlow's single-kernel form of ``optimizer.apply``, where there is an exact one.
-
-    It works on the optimizer's own slots and step count, so that which of the two ran cannot be
-    told from the state.
-    """
-    decorated = (
-        optimizer.clipnorm is not None
-        or optimizer.clipvalue is not None
-        or optimizer.global_clipnorm is not None
-        or optimizer.weight_decay is not None
-        or optimizer.use_ema
-        or optimizer.gradient_accumulation_steps is not None
-        or optimizer.loss_scale_factor is not None
-    )
-    if decorated or len(variables) != 1:
-        return None
-    (variable,) = variables
-
-    def learning_rate() -> tf.Tensor:
-        return tf.convert_to_tensor(optimizer.learning_rate)
-
-    if type(optimizer) is keras.optimizers.SGD and optimizer.momentum == 0:
-
-        def gradient_descent(gradients: Sequence[tf.Tensor]) -> None:
-            tf.raw_ops.ResourceApplyGradientDescent(
-                var=variable.value.handle, alpha=learning_rate(), delta=gradients[0]
-            )
-            optimizer.iterations.value.assign_add(1)
-
-        return gradient_descent
-
-    if type(optimizer) is keras.optimizers.Adam and not optimizer.amsgrad:
-        # The slots come last in `variables`: before them the step count and, unless it follows a
-        # schedule, the learning rate.
-        *_, momentum, velocity = optimizer.variables
-
-        def adam(gradients: Sequence[tf.Tensor]) -> None:
-            step = tf.cast(optimizer.iterations.value + 1, tf.float32)
-            # var −= lr·√(1−β2^t)/(1−β1^t) · m/(√v + ε), as in keras.optimizers.Adam.
-            tf.raw_ops.ResourceApplyAdam(
-                var=variable.value.handle,
-                m=momentum.value.handle,
-                v=velocity.value.handle,
-                beta1_power=tf.pow(tf.constant(optimizer.beta_1, tf.float32), step),
-                beta2_power=tf.pow(tf.constant(optimizer.beta_2, tf.float32), step),
-                lr=learning_rate(),
-                beta1=optimizer.beta_1,
-                beta2=optimizer.beta_2,
-                epsilon=optimizer.epsilon,
-                grad=gradients[0],
-            )
-            optimizer.iterations.value.assign_add(1)
-
-        return adam
-    return None

@@ -9,10 +9,25 @@ import keras
 import numpy as np
 
 from supervised_reptile.config.paper import dataset_facts
-from supervised_reptile.keras_api.task_sources import fits_shape
-from supervised_reptile.meta_learner import paper_adam
+from supervised_reptile.fast.optimizer_state import new_like
+from supervised_reptile.keras_api.classifier_checks import (
+    checked_images,
+    checked_labels,
+    classifier_loss,
+    number_of_classes,
+    scales_inputs,
+    takes_logits,
+)
+from supervised_reptile.keras_api.copies import copy_of
+from supervised_reptile.learner import paper_adam
 from supervised_reptile.reptile import Reptile
-from supervised_reptile.tasks import EvaluationTasks, MiniBatches, TrainingTasks, mini_batches
+from supervised_reptile.tasks import (
+    EvaluationTasks,
+    MiniBatches,
+    TrainingTasks,
+    mini_batches,
+    task_seeds,
+)
 
 # One for each model that was adapted: making one and tracing its functions takes a second or two.
 _LEARNERS: weakref.WeakKeyDictionary[keras.Model, tuple[Reptile, tuple]] = (
@@ -51,14 +66,53 @@ class FewShotClassifier:
         Raises:
             ValueError: The images are of another shape, type or range than the model takes.
         """
-        images = _checked_images(self._learner.model, images, self._value_range)
+        images = checked_images(self._learner.model, images, self._value_range)
         count, known = len(images), len(self.support)
         nothing = np.zeros((1, 0, 1), np.int32)
         rows = np.arange(known + count, dtype=np.int32)[None]
-        tasks = EvaluationTasks(MiniBatches(nothing, nothing), rows[:, :known], rows[:, known:])
+        tasks = EvaluationTasks(
+            MiniBatches(nothing, nothing), rows[:, :known], rows[:, known:], np.zeros((1, 2), int)
+        )
         table = np.concatenate([self.support, images])
-        logits = self._restored().predict_tasks(table, tasks, transductive=transductive)[0]
-        return keras.ops.convert_to_numpy(keras.ops.softmax(logits))
+        outputs = self._restored().predict_tasks(table, tasks, transductive=transductive)[0]
+        if self._learner.inner_loop.ends_in == "softmax":
+            return outputs
+        return keras.ops.convert_to_numpy(keras.ops.softmax(outputs))
+
+    def evaluate(
+        self, images: np.ndarray, labels: np.ndarray, *, transductive: bool = False
+    ) -> dict[str, float]:
+        """Mean cross-entropy and accuracy on labelled images.
+
+        Args:
+            images: As for :meth:`predict`.
+            labels: Integers [images], in 0 … classes − 1.
+            transductive: As for :meth:`predict`.
+
+        Returns:
+            ``{"loss": ..., "accuracy": ...}``.
+
+        Raises:
+            ValueError: Images or labels are not as described.
+        """
+        probabilities = self.predict(images, transductive=transductive)
+        labels = checked_labels(labels, *probabilities.shape)
+        of_label = probabilities[np.arange(len(labels)), labels]
+        loss = -np.mean(np.log(np.maximum(of_label, np.finfo(np.float32).tiny)))
+        right = np.mean(probabilities.argmax(axis=1) == labels)
+        return {"loss": float(loss), "accuracy": float(right)}
+
+    def summary(self, **arguments: object) -> None:
+        """Print what it is, and the Keras summary of its model."""
+        print(self)
+        self.model.summary(**arguments)
+
+    def __repr__(self) -> str:
+        classes = self._learner.model.output_shape[-1]
+        return (
+            f"FewShotClassifier({self._learner.model.name!r} of {classes} classes, fine-tuned on "
+            f"{len(self.support)} images)"
+        )
 
     @functools.cached_property
     def model(self) -> keras.Model:
@@ -79,7 +133,7 @@ def adapt(
     steps: int | None = None,
     batch: int | None = None,
     seed: int = 0,
-    value_range: tuple[float, float] | None = (0.0, 1.0),
+    value_range: tuple[float, float] | str | None = "model",
 ) -> FewShotClassifier:
     """Fine-tune a copy of a model on a few labelled images, as the paper's evaluation does.
 
@@ -91,10 +145,10 @@ def adapt(
     For another number of classes than the model has outputs see :func:`rehead`.
 
     Args:
-        model: Classifier from images to logits [batch, classes] that normalises by batch
-            statistics: from ``load_pretrained``, ``MetaLearner.compiled_model`` or
+        model: Classifier from images to logits, or to probabilities with a softmax last,
+            [batch, classes]: from ``load_pretrained``, ``MetaLearner.compiled_model`` or
             ``keras.models.load_model`` of a run's ``model.keras``. One that is not compiled is
-            fine-tuned with the paper's Adam from zero moments.
+            fine-tuned with the paper's Adam. Moments of an optimizer that has not trained are zero.
         images: Floating-point [examples, height, width, channels], with the values that the model
             was trained on (the paper's: 0 … 1, of Omniglot 0 is ink and 1 paper).
         labels: Integers [examples], in 0 … classes − 1.
@@ -102,7 +156,9 @@ def adapt(
         batch: Size of a mini-batch, at least 1. Default: the paper's for Omniglot, 5, or 10 from
             20 classes on. (For 5-shot Mini-ImageNet it is 15.)
         seed: Seed of the mini-batches, at least 0.
-        value_range: Smallest and largest value an image may have, or ``None`` for any.
+        value_range: Smallest and largest value an image may have, or ``None`` for any. The default,
+            ``"model"``, is any if a layer of the model scales its inputs (``Rescaling``,
+            ``Normalization``), which may then be integers, and else 0 … 1.
 
     Returns:
         The fine-tuned model with class probabilities.
@@ -116,9 +172,11 @@ def adapt(
         >>> classifier = adapt(model, images, [0, 1, 2, 3, 4])  # float32 [5, 28, 28, 1]
         >>> classifier.predict(queries)  # float32 [queries, 5]
     """
-    classes = _number_of_classes(model)
-    images = _checked_images(model, images, value_range)
-    labels = _checked_labels(labels, len(images), classes)
+    classes = number_of_classes(model)
+    if value_range == "model":
+        value_range = None if scales_inputs(model) else (0.0, 1.0)
+    images = checked_images(model, images, value_range)
+    labels = checked_labels(labels, len(images), classes)
     facts = dataset_facts("omniglot").column(classes, 1).default_values()
     steps = facts["eval_iters"] if steps is None else steps
     batch = facts["eval_batch"] if batch is None else batch
@@ -130,7 +188,8 @@ def adapt(
     if steps:
         rng = np.random.default_rng(seed)
         rows = mini_batches(rng, len(images), batch, steps, replacement=False)
-        task = TrainingTasks(MiniBatches(rows[None], labels[rows][None]))
+        dealt = MiniBatches(rows[None], labels[rows][None])
+        task = TrainingTasks(dealt, seeds=task_seeds(rng, 1))
         # Reptile of one task with ε = 1 goes all the way: φ ← φ + 1·(φ̃ − φ).
         learner.train_step(images, task, meta_step=1.0)
     return FewShotClassifier(learner, images, value_range)
@@ -160,7 +219,7 @@ def rehead(model: keras.Model, num_classes: int) -> keras.Model:
     """
     if num_classes < 2:
         raise ValueError(f"num_classes must be at least 2. Received: {num_classes}")
-    _number_of_classes(model)
+    number_of_classes(model)
     head = model.layers[-1]
     if not isinstance(head, keras.layers.Dense):
         raise ValueError(f"the last layer must be Dense. Received: {type(head).__name__}")
@@ -172,10 +231,11 @@ def rehead(model: keras.Model, num_classes: int) -> keras.Model:
     new = keras.models.clone_model(model, clone_function=copied)
     _take_over(new.variables, model.variables)
     if model.compiled:
-        optimizer = type(model.optimizer).from_config(model.optimizer.get_config())
+        optimizer = new_like(model.optimizer)
         optimizer.build(new.trainable_variables)
-        _take_over(optimizer.variables, model.optimizer.variables)
-        new.compile(optimizer=optimizer, loss=model.loss, metrics=["accuracy"])
+        if model.optimizer.built:
+            _take_over(optimizer.variables, model.optimizer.variables)
+        new.compile(optimizer, model.loss, metrics=["accuracy"], auto_scale_loss=False)
     return new
 
 
@@ -191,83 +251,25 @@ def _take_over(new: list[keras.Variable], old: list[keras.Variable]) -> None:
 def _learner_on_copy(model: keras.Model) -> Reptile:
     """A learner on a copy of the model that goes on from its optimizer's state."""
     given = (model.optimizer, model.loss) if model.compiled else ()
+    given += tuple(layer.trainable for layer in model._flatten_layers())
     learner, made_for = _LEARNERS.get(model, (None, None))
     if learner is None or made_for != given:
-        copy = keras.models.clone_model(model)
-        optimizer, loss = given or (paper_adam(), None)
-        optimizer = type(optimizer).from_config(optimizer.get_config())
-        learner = Reptile(copy, inner_optimizer=optimizer, loss=loss, lanes=1)
+        optimizer = new_like(model.optimizer) if model.compiled else paper_adam()
+        learner = Reptile(
+            copy_of(model), inner_optimizer=optimizer, loss=classifier_loss(model), lanes=1
+        )
+        if not takes_logits(learner.loss) and learner.inner_loop.ends_in != "softmax":
+            raise ValueError(
+                "a model that gives logits must be compiled with a loss of from_logits=True. "
+                f"Received: {learner.loss!r}"
+            )
         _LEARNERS[model] = learner, given
     learner.model.set_weights(model.get_weights())
-    if model.compiled:
-        optimizer = model.optimizer
-        if not isinstance(optimizer.get_config()["learning_rate"], dict):  # no schedule
-            learner.inner_optimizer.learning_rate = float(optimizer.learning_rate)
+    optimizer = model.optimizer if model.compiled else None
+    if optimizer is None or not optimizer.built:
+        learner.inner_loop.fast_weights.reset_optimizer()
     else:
-        optimizer = paper_adam()
-        optimizer.build(model.trainable_variables)
-    learner.take_optimizer_state(optimizer)
+        learner.take_optimizer_state(optimizer)
+    if optimizer is not None and isinstance(optimizer.learning_rate, keras.Variable):
+        learner.inner_optimizer.learning_rate = float(optimizer.learning_rate)
     return learner
-
-
-def _number_of_classes(model: keras.Model) -> int:
-    """Checks that the model gives logits, and is compiled for integer labels if at all."""
-    shape = getattr(model, "output_shape", None)  # a subclassed model has none
-    if not isinstance(shape, tuple) or len(shape) != 2:
-        raise ValueError(
-            "model must be Functional or Sequential and give logits [batch, classes]. "
-            f"Received: outputs of shape {shape}"
-        )
-    activation = getattr(model.layers[-1], "activation", keras.activations.linear)
-    if activation is not keras.activations.linear:
-        raise ValueError(
-            "model must give logits, with no activation last. "
-            f"Received: {keras.activations.serialize(activation)}"
-        )
-    loss = model.loss if model.compiled else None
-    sparse = isinstance(loss, keras.losses.SparseCategoricalCrossentropy)
-    if loss is not None and not (sparse and loss.get_config()["from_logits"]):
-        raise ValueError(
-            "model must be compiled with keras.losses.SparseCategoricalCrossentropy("
-            f"from_logits=True), best with reduction='sum', or not at all. Received: {loss!r}"
-        )
-    return shape[-1]
-
-
-def _checked_images(
-    model: keras.Model, images: np.ndarray, value_range: tuple | None
-) -> np.ndarray:
-    images, expected = np.asarray(images), tuple(model.input_shape[1:])
-    if not images.ndim or not len(images) or not fits_shape(images.shape[1:], expected):
-        wanted = ", ".join(map(str, ("images", *expected)))
-        raise ValueError(f"images must be of shape [{wanted}]. Received: {list(images.shape)}")
-    if not np.issubdtype(images.dtype, np.floating):
-        hint = "; divide bytes by 255" if images.dtype == np.uint8 else ""
-        raise ValueError(f"images must be floating-point{hint}. Received: {images.dtype}")
-    images = images.astype(np.float32)
-    smallest, largest = images.min(), images.max()
-    if not np.isfinite([smallest, largest]).all():
-        raise ValueError("images must be finite. Received: NaN or infinity")
-    if value_range is not None and (smallest < value_range[0] or largest > value_range[1]):
-        raise ValueError(
-            f"images must be in {value_range[0]:g} … {value_range[1]:g} (or say another "
-            f"value_range). Received: {smallest:g} … {largest:g}"
-        )
-    return images
-
-
-def _checked_labels(labels: np.ndarray, count: int, classes: int) -> np.ndarray:
-    labels = np.asarray(labels)
-    if labels.shape != (count,):
-        raise ValueError(
-            f"labels must be one integer for each of the {count} images. "
-            f"Received: shape {list(labels.shape)}"
-        )
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"labels must be integers. Received: {labels.dtype}")
-    if labels.min() < 0 or labels.max() >= classes:
-        raise ValueError(
-            f"labels must be in 0 … {classes - 1}, for the model has {classes} outputs (see "
-            f"rehead for more or fewer). Received: {labels.min()} … {labels.max()}"
-        )
-    return labels.astype(np.int32)

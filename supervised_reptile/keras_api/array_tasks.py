@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from supervised_reptile.tasks import EvaluationTasks, MiniBatches, TrainingTasks, mini_batches
+from supervised_reptile.tasks import (
+    EvaluationTasks,
+    MiniBatches,
+    TrainingTasks,
+    mini_batches,
+    task_seeds,
+)
 
 
 def tasks_of_arrays(
@@ -43,7 +49,8 @@ def tasks_of_arrays(
     """
     if tail is None:
         table, (rows,) = _table(inputs, targets)
-        return table, TrainingTasks(_dealt(rng, rows, targets, batch, steps, replacement))
+        dealt = _dealt(rng, rows, targets, batch, steps, replacement)
+        return table, TrainingTasks(dealt, seeds=task_seeds(rng, len(rows)))
     table, (rows, tail_rows) = _table(inputs, targets, tail[0])
     if tail[0].shape[:2] != tail[1].shape[:2]:
         raise ValueError(
@@ -51,7 +58,8 @@ def tasks_of_arrays(
             f"Received: shapes {[a.shape for a in tail]}"
         )
     last = MiniBatches(tail_rows[:, None], tail[1][:, None])
-    return table, TrainingTasks(_dealt(rng, rows, targets, batch, steps - 1, replacement), last)
+    dealt = _dealt(rng, rows, targets, batch, steps - 1, replacement)
+    return table, TrainingTasks(dealt, last, task_seeds(rng, len(rows)))
 
 
 def evaluation_tasks_of_arrays(
@@ -84,7 +92,7 @@ def evaluation_tasks_of_arrays(
     """
     table, (rows, query_rows) = _table(inputs, targets, queries)
     fine_tuning = _dealt(rng, rows, targets, batch, steps, replacement)
-    return table, EvaluationTasks(fine_tuning, rows, query_rows)
+    return table, EvaluationTasks(fine_tuning, rows, query_rows, task_seeds(rng, len(rows)))
 
 
 def _dealt(

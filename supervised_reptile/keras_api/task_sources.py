@@ -108,10 +108,18 @@ class TaskStream:
     def _checked(self, parts: Sequence) -> Task:
         if not isinstance(parts, tuple | list) or len(parts) not in (2, 4):
             raise self._wrong(
-                "be (inputs, targets) or (inputs, targets, query inputs, query targets)",
+                "be (inputs, targets) or (inputs, targets, query inputs, query targets), without "
+                "weights of samples or classes (a loss of your own can weigh)",
                 f"{len(parts)} parts" if isinstance(parts, tuple | list) else type(parts).__name__,
             )
-        task = Task(*map(_array, parts))
+        for part in parts:
+            if isinstance(part, dict | tuple):
+                raise self._wrong(
+                    "have one array of inputs and one of targets, for models of one input and one "
+                    "output",
+                    f"a {type(part).__name__}",
+                )
+        task = Task(*(self._array(part) for part in parts))
         for inputs, targets in (task[:2], task[2:]):
             if inputs is None:
                 continue
@@ -128,6 +136,20 @@ class TaskStream:
                     found = f"{targets.dtype} in {targets.min()} … {targets.max()}"
                     raise self._wrong(f"have integer labels in 0 … {self._classes - 1}", found)
         return task
+
+    def _array(self, part: object) -> np.ndarray:
+        """An array of a type that TensorFlow computes with."""
+        array = np.asarray(part)
+        if array.dtype.kind not in "biuf":
+            rule = "hold numbers (turn names of classes into 0 … N − 1 with np.unique)"
+            raise self._wrong(rule, f"an array of type {array.dtype}")
+        if array.dtype.kind in "iu" and array.dtype.itemsize > 2:
+            low, high = (array.min(), array.max()) if array.size else (0, 0)
+            if low < -(2**31) or high >= 2**31:
+                rule = "hold integers of 32 bits (give larger ones as floats, scaled)"
+                raise self._wrong(rule, f"{array.dtype} in {low} … {high}")
+            return array.astype(np.int32, copy=False)
+        return array.astype(np.float32) if array.dtype == np.float64 else array
 
     def _wrong(self, rule: str, found: str) -> ValueError:
         return ValueError(f"a task of {self._what} must {rule}. Received: {found}")
@@ -161,10 +183,3 @@ def fits_shape(shape: Sequence[int], wanted: Sequence[int | None]) -> bool:
     return len(shape) == len(wanted) and all(
         want in (None, size) for size, want in zip(shape, wanted, strict=True)
     )
-
-
-def _array(part: object) -> np.ndarray:
-    """An array of a type that TensorFlow computes with."""
-    array = np.asarray(part)
-    narrower = {np.dtype(np.float64): np.float32, np.dtype(np.int64): np.int32}
-    return array.astype(narrower.get(array.dtype, array.dtype), copy=False)

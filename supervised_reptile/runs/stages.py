@@ -41,7 +41,9 @@ def load_data(config: Config, options: RunOptions) -> FewShotDataset:
         resize=config.model.resize,
         progress=options.progress,
         verify=options.verify_data,
-        check=lambda sizes: check_task(config.task, _facts_of_sizes(name, sizes)),
+        check=lambda sizes: check_task(
+            config.task, _facts_of_sizes(name, sizes), config.eval.queries
+        ),
     )
 
 

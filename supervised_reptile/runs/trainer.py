@@ -266,7 +266,8 @@ class Trainer:
         logits = self.learner.predict_tasks(
             self.dataset.images, tasks, transductive=self.config.eval.transductive
         )
-        return dict(zip(splits, task_accuracies(logits).tolist(), strict=True))
+        accuracies = task_accuracies(logits, spec.queries)
+        return dict(zip(splits, accuracies.tolist(), strict=True))
 
     def _diverged(self, what: str) -> RunError:
         newest = self._run.newest

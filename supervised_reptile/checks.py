@@ -1,0 +1,125 @@
+"""What a learner cannot train is refused in one line, before anything slow starts."""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+# What may stand between the softmax and the end of a network.
+_PASSES_ON = {"Identity", "Cast", "Reshape", "Transpose", "StopGradient"}
+
+
+def check_model(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
+    """Check what can be seen without calling the model.
+
+    Raises:
+        ValueError: It has no weights to train or some that are not float32, does not map one
+            array of numbers to another, or computes in float16 with an optimizer that does not
+            scale the loss.
+    """
+    if keras.backend.backend() != "tensorflow":  # by ~/.keras/keras.json
+        raise ValueError(
+            f"the backend of Keras must be tensorflow. Received: {keras.backend.backend()}"
+        )
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"model must be a keras.Model. Received: {model!r}")
+    if not model.built or not model.trainable_variables:
+        what = "one without" if model.built else "one that is not built: call it on a batch once"
+        raise ValueError(f"model must be built and have trainable variables. Received: {what}")
+    dtypes = sorted({v.dtype for v in model.trainable_variables})
+    if dtypes != ["float32"]:
+        raise ValueError(
+            "trainable variables must be float32 (the policy mixed_bfloat16 computes in bfloat16 "
+            f"and keeps them so). Received: {', '.join(dtypes)}"
+        )
+    inputs = getattr(model, "inputs", None) or []
+    if len(inputs) > 1:
+        names = ", ".join(x.name for x in inputs)
+        raise ValueError(
+            "model must have one input: pack several into one array, and take it apart in the "
+            f"model. Received: {len(inputs)} inputs, {names}"
+        )
+    if inputs and inputs[0].dtype == "string":
+        raise ValueError(
+            "model must take numbers: turn text into numbers first. Received: an input of strings"
+        )
+    if len(getattr(model, "outputs", None) or [0]) != 1:
+        raise ValueError(_one_output(f"{len(model.outputs)} outputs"))
+    halves = [x for x in model._flatten_layers() if x.compute_dtype == "float16"]
+    scales = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    if halves and not (scales or optimizer.loss_scale_factor):
+        raise ValueError(
+            "a model that computes in float16 needs an inner_optimizer that scales the loss: wrap "
+            "it in keras.optimizers.LossScaleOptimizer, or use the policy mixed_bfloat16. "
+            f"Received: {optimizer.name} for {halves[0].name}, of policy "
+            f"{halves[0].dtype_policy.name}"
+        )
+
+
+def check_inner_optimizer(optimizer: keras.optimizers.Optimizer) -> None:
+    """Check that an optimizer's slots may run on from task to task.
+
+    Raises:
+        ValueError: They hold weights, or it is several optimizers in one.
+    """
+    if _is_a(optimizer, "ScheduleFreeAdamW"):
+        raise ValueError(
+            "inner_optimizer must not keep weights in its slots, as every task starts from other "
+            "weights: use AdamW. Received: ScheduleFreeAdamW"
+        )
+    if _is_a(optimizer, "MultiOptimizer"):
+        raise ValueError(
+            "inner_optimizer must have one learning rate: use one optimizer for all weights. "
+            "Received: MultiOptimizer"
+        )
+
+
+def check_outer_optimizer(optimizer: keras.optimizers.Optimizer) -> None:
+    """Check that the outer step size can be its learning rate.
+
+    Raises:
+        ValueError: It follows a schedule of its own, or has several.
+    """
+    if not isinstance(getattr(optimizer, "learning_rate", None), keras.Variable):
+        raise ValueError(
+            "outer_optimizer's learning rate is the outer step size, so give a schedule as the "
+            f"meta_step of FitSettings. Received: {type(optimizer).__name__} with its own schedule"
+        )
+
+
+def check_outputs(outputs: object, loss: keras.losses.Loss) -> None:
+    """Check that a model's outputs are what the loss compares with.
+
+    Args:
+        outputs: What the model returns, traced.
+        loss: Keras loss.
+
+    Raises:
+        ValueError: There are several outputs, or they are probabilities and the loss takes logits.
+    """
+    if not isinstance(outputs, tf.Tensor):
+        raise ValueError(_one_output(f"outputs of type {type(outputs).__name__}"))
+    activation = last_activation(outputs)
+    if activation and loss.get_config().get("from_logits"):
+        raise ValueError(
+            f"loss must have from_logits=False for a model that ends in {activation}, or the "
+            f"model must give logits. Received: {type(loss).__name__}(from_logits=True)"
+        )
+
+
+def last_activation(outputs: tf.Tensor) -> str | None:
+    """``"softmax"`` or ``"sigmoid"`` if a traced tensor comes from it, however it was called."""
+    while outputs.op.type in _PASSES_ON:
+        outputs = outputs.op.inputs[0]
+    return outputs.op.type.lower() if outputs.op.type in ("Softmax", "Sigmoid") else None
+
+
+def _is_a(optimizer: keras.optimizers.Optimizer, name: str) -> bool:
+    return any(kind.__name__ == name for kind in type(optimizer).__mro__)  # newer than Keras 3.10
+
+
+def _one_output(received: str) -> str:
+    return (
+        "model must have one output, a single tensor: join several into one, and take it apart in "
+        f"the loss. Received: {received}"
+    )

@@ -1,0 +1,127 @@
+"""Loss and metrics on tasks of a user's own, after fine-tuning on each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+
+from supervised_reptile.keras_api.array_tasks import evaluation_tasks_of_arrays
+from supervised_reptile.keras_api.fit_settings import FitSettings
+from supervised_reptile.keras_api.task_sources import (
+    Task,
+    TaskSource,
+    TaskStream,
+    same_shape_groups,
+    stacked,
+)
+from supervised_reptile.meta_learner import MetaLearner
+from supervised_reptile.tasks import random_stream
+
+_TASKS_PER_CALL = 32
+
+
+def evaluate(
+    learner: MetaLearner,
+    tasks: TaskSource,
+    settings: FitSettings | None = None,
+    *,
+    steps: int | None = None,
+    metrics: Sequence[str | keras.metrics.Metric] = (),
+) -> dict[str, float]:
+    """Loss and metrics after fine-tuning on each task; also ``learner.evaluate(tasks, ...)``.
+
+    Args:
+        learner: The learner. Its weights, slots and step count stay as they are.
+        tasks: As for ``fit``, with queries.
+        settings: Supplies ``eval_iters``, ``eval_batch``, ``transductive`` and ``seed``. Default:
+            ``FitSettings()``, the paper's.
+        steps: Number of tasks. Default: all; required if their number is unknown.
+        metrics: What to compute in addition to the loss, as for ``compile``: ``["accuracy"]``.
+
+    Returns:
+        ``"loss"`` per query, without losses that layers add, and each metric.
+
+    Raises:
+        ValueError: An argument or a task is not as described.
+
+    Example:
+        >>> learner.evaluate(draw_task, steps=100, metrics=["accuracy"])
+    """
+    settings = FitSettings() if settings is None else settings
+    held_out = held_out_tasks(learner, tasks, steps, settings.seed, "tasks", "steps")
+    compile_for(learner, metrics)
+    return validate(learner, held_out, settings)
+
+
+def compile_for(learner: MetaLearner, metrics: Sequence[str | keras.metrics.Metric]) -> None:
+    """Compile the learner's model with its loss and the state of its inner optimizer."""
+    model = learner.model
+    optimizer = learner.inner_loop.fast_weights.optimizer_for(model.trainable_variables)
+    model.compile(optimizer, learner.loss, metrics=list(metrics), auto_scale_loss=False)
+
+
+def stream_of(learner: MetaLearner, source: TaskSource, what: str) -> TaskStream:
+    """The tasks of a source, each of which is checked against the model and the loss."""
+    # A subclassed model has no shapes, and Keras checks it when it is called.
+    inputs, outputs = (
+        getattr(learner.model, name, None) for name in ("input_shape", "output_shape")
+    )
+    labels = isinstance(learner.loss, keras.losses.SparseCategoricalCrossentropy)
+    classes = outputs[-1] if labels and outputs else None
+    return TaskStream(source, what, inputs and inputs[1:], classes)
+
+
+def held_out_tasks(
+    learner: MetaLearner, source: TaskSource, count: int | None, seed: int, what: str, number: str
+) -> list[Task]:
+    """The validation tasks: ``what`` and ``number`` are the names of the arguments."""
+    stream = stream_of(learner, source, what)
+    count = number_of(stream, count, number, 1)
+    tasks = stream.take(count, random_stream(seed, "curve"))
+    if any(task.query_inputs is None for task in tasks):
+        raise ValueError(
+            f"a task of {what} must have queries: (inputs, targets, query inputs, "
+            "query targets). Received: (inputs, targets)"
+        )
+    return tasks
+
+
+def validate(
+    learner: MetaLearner, tasks: Sequence[Task], settings: FitSettings
+) -> dict[str, float]:
+    """Loss per query and metrics of a compiled learner."""
+    model, rng = learner.model, random_stream(settings.seed, "curve", 1)
+    model.reset_metrics()
+    total, count, found = 0.0, 0, {}
+    for group in same_shape_groups(tasks, _TASKS_PER_CALL):
+        inputs, targets, query_inputs, query_targets = stacked(group)
+        table, evaluation = evaluation_tasks_of_arrays(
+            rng,
+            inputs,
+            targets,
+            query_inputs,
+            batch=settings.eval_batch,
+            steps=settings.eval_iters,
+        )
+        outputs = learner.predict_tasks(table, evaluation, transductive=settings.transductive)
+        outputs, wanted = (
+            array.reshape(-1, *array.shape[2:]) for array in (outputs, query_targets)
+        )
+        loss = float(learner.loss(wanted, outputs))
+        total += loss * (1 if learner.loss.reduction == "sum" else len(wanted))
+        count += len(wanted)
+        found = model.compute_metrics(None, wanted, outputs)
+    return {name: float(value) for name, value in found.items()} | {"loss": total / count}
+
+
+def number_of(stream: TaskStream, given: int | None, name: str, divisor: int) -> int:
+    """What was given, or how many there are."""
+    length = stream.length
+    if given is None and length is None:
+        raise ValueError(f"{name} must be given, as the number of tasks is unknown. Received: None")
+    number = length // divisor if given is None else given
+    if number < 1:
+        received = f"{length} tasks, meta_batch={divisor}" if given is None else given
+        raise ValueError(f"{name} must be at least 1. Received: {received}")
+    return number

@@ -1,0 +1,189 @@
+"""A model that fine-tunes on tasks: what every meta-learner is, trained or not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from supervised_reptile.checks import check_inner_optimizer, check_model
+from supervised_reptile.fast.staging import Staging
+from supervised_reptile.fast.weights import FastWeights
+from supervised_reptile.fine_tuning import FineTuning
+from supervised_reptile.inner_loop import InnerLoop
+from supervised_reptile.keras_api.arguments import LossLike, OptimizerLike, loss_of, optimizer_of
+from supervised_reptile.keras_api.copies import copy_of
+from supervised_reptile.tasks import EvaluationTasks, TrainingTasks
+
+
+class Learner:
+    """A model with an inner loop, compiled to fine-tune on many tasks and predict.
+
+    See ``MetaLearner`` for the arguments.
+    """
+
+    relaxes_shapes = True
+    """Whether one compiled program may serve tasks of several shapes."""
+
+    def __init__(
+        self,
+        model: keras.Model,
+        *,
+        inner_optimizer: OptimizerLike | None = None,
+        loss: LossLike | None = None,
+        weight_decay: float = 1.0,
+        reset_optimizer: bool = False,
+        input_scale: float = 1.0,
+        lanes: int = 2,
+        jit_compile: bool = False,
+    ) -> None:
+        if not 0 < weight_decay <= 1:
+            raise ValueError(f"weight_decay must be in (0, 1]. Received: {weight_decay}")
+        if lanes < 1:
+            raise ValueError(f"lanes must be at least 1. Received: {lanes}")
+        if inner_optimizer is None:
+            inner_optimizer = self.default_inner_optimizer()
+        if loss is None:
+            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum")
+        self.model = model
+        self.inner_optimizer = optimizer_of(inner_optimizer, "inner_optimizer")
+        self.loss = loss_of(loss)
+        check_inner_optimizer(self.inner_optimizer)
+        check_model(model, self.inner_optimizer)
+        self.inner_loop = InnerLoop(
+            model,
+            self.loss,
+            FastWeights(model.trainable_variables, self.inner_optimizer),
+            weight_decay=weight_decay,
+            input_scale=input_scale,
+        )
+        self.check(weight_decay)
+        if getattr(model, "inputs", None):  # else the first examples show what the model takes
+            self.inner_loop.rehearse(tf.TensorSpec(model.inputs[0].shape, model.inputs[0].dtype))
+        self._reset_optimizer = reset_optimizer
+        self._staging = Staging()
+        # Shapes of tasks may differ between uses (the last group of an evaluation is smaller).
+        # XLA compiles for each shape anyway.
+        self._how_to_compile = {
+            "reduce_retracing": self.relaxes_shapes and not jit_compile,
+            "jit_compile": jit_compile or None,
+        }
+        fine_tuning = FineTuning(
+            model, self.inner_loop, lanes=lanes, reset_optimizer=reset_optimizer
+        )
+        self._evaluate_tasks = tf.function(fine_tuning.predict, **self._how_to_compile)
+        self._evaluate_each_step = tf.function(
+            fine_tuning.predict_after_each_step, **self._how_to_compile
+        )
+
+    def __repr__(self) -> str:
+        rate = float(self.inner_optimizer.learning_rate)
+        return (
+            f"{type(self).__name__}({self.model.name!r} of {self.model.count_params():,} weights, "
+            f"inner_optimizer={type(self.inner_optimizer).__name__}({rate:g}), "
+            f"loss={type(self.loss).__name__}(reduction={self.loss.reduction!r}))"
+        )
+
+    @staticmethod
+    def default_inner_optimizer() -> keras.optimizers.Optimizer:
+        """The inner optimizer of a learner that is given none."""
+        return paper_adam()
+
+    def check(self, weight_decay: float) -> None:
+        """Raise ``ValueError`` if the algorithm cannot work with the inner optimizer."""
+
+    def predict_tasks(
+        self, examples: np.ndarray | tf.Variable, tasks: EvaluationTasks, *, transductive: bool
+    ) -> np.ndarray:
+        """Fine-tune on each task and predict its held-out examples.
+
+        Every task starts from the current weights, slots and step count, and leaves them bit for
+        bit as they were.
+
+        Args:
+            examples: All stored examples, [num_examples, ...], an array or a variable.
+            tasks: The tasks, as drawn by ``tasks.evaluation_tasks``.
+            transductive: True: the held-out examples of a task go through the network together
+                and share their batch statistics. False: each goes through with all of the task's
+                training examples instead, and its own outputs are kept (paper Sec. 6.1).
+
+        Returns:
+            float32 [tasks, queries, outputs], e.g. logits.
+        """
+        return self.predict_tasks_each_way(examples, tasks, (transductive,))[0]
+
+    def predict_tasks_each_way(
+        self,
+        examples: np.ndarray | tf.Variable,
+        tasks: EvaluationTasks,
+        transductive: Sequence[bool],
+    ) -> np.ndarray:
+        """As :meth:`predict_tasks`, in several settings after one and the same fine-tuning.
+
+        Args:
+            examples: All stored examples, [num_examples, ...], an array or a variable.
+            tasks: The tasks, as drawn by ``tasks.evaluation_tasks``.
+            transductive: The settings, one or both.
+
+        Returns:
+            float32 [settings, tasks, queries, outputs].
+        """
+        outputs = self._evaluate_tasks(*self._brought(examples, tasks), tuple(transductive)).numpy()
+        return outputs.swapaxes(0, 1)
+
+    def predict_after_each_step(
+        self, examples: np.ndarray | tf.Variable, tasks: EvaluationTasks
+    ) -> np.ndarray:
+        """As :meth:`predict_tasks`, transductively, before the first inner step and after each.
+
+        Returns:
+            float32 [tasks, steps + 1, queries, outputs].
+        """
+        return self._evaluate_each_step(*self._brought(examples, tasks)).numpy()
+
+    # ------------------------------------------------------ with Keras
+
+    def compiled_model(self) -> keras.Model:
+        """A copy of the model, compiled with the loss and the inner optimizer with its state.
+
+        It fine-tunes as an evaluation does (``fit``, ``train_on_batch``), and a ``.keras`` file
+        of it holds the optimizer's slots and step count with the weights.
+        """
+        model = copy_of(self.model)
+        optimizer = self.inner_loop.fast_weights.optimizer_for(model.trainable_variables)
+        model.compile(optimizer, self.loss, metrics=["accuracy"], auto_scale_loss=False)
+        return model
+
+    def take_optimizer_state(self, optimizer: keras.optimizers.Optimizer) -> None:
+        """Start from the slots and step count of a model's optimizer; the learning rate stays.
+
+        Args:
+            optimizer: Of the kind of the inner optimizer and built on this model's weights, such
+                as that of a :meth:`compiled_model` or of what ``load_pretrained`` returns.
+
+        Raises:
+            ValueError: It is of another kind, or was built on other weights.
+        """
+        self.inner_loop.fast_weights.take_optimizer_state(optimizer)
+
+    def summary(self, **arguments: object) -> None:
+        """Print what the learner is, and the Keras summary of its model."""
+        print(self)
+        self.model.summary(**arguments)
+
+    def _brought(
+        self, examples: np.ndarray | tf.Variable, tasks: TrainingTasks | EvaluationTasks
+    ) -> tuple:
+        """The examples that the tasks need, on the device; see ``Staging.bring``."""
+        self.inner_loop.check_tasks(examples, tasks)
+        return self._staging.bring(examples, tasks)
+
+
+def paper_adam(learning_rate: float = 0.001) -> keras.optimizers.Adam:
+    """The paper's inner optimizer: Adam with β1 = 0, β2 = 0.999, ε = 1e-8 (paper, appendix A).
+
+    Keras' own default ε is 1e-7.
+    """
+    return keras.optimizers.Adam(learning_rate, beta_1=0.0, beta_2=0.999, epsilon=1e-8)

@@ -1,0 +1,197 @@
+"""A Keras model as a pure function: weights and state in, outputs, losses and new state out."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from supervised_reptile.fast.network import fused_for_training
+
+_SEED = "seed_generator_state"  # the name of every keras.random.SeedGenerator's variable
+
+
+class Called(NamedTuple):
+    """What a call of the model gives.
+
+    Attributes:
+        outputs: What the model returns.
+        losses: Scalars that the layers add to the loss: regularizers, ``add_loss``.
+        state: New values of :attr:`PureModel.state`.
+    """
+
+    outputs: tf.Tensor
+    losses: list[tf.Tensor]
+    state: list[tf.Tensor]
+
+
+class PureModel:
+    """Calls a model as Keras' ``train_step`` and ``predict_step`` do, but changes no variable.
+
+    Attributes:
+        state: What a call with ``training=True`` changes besides the weights: counters of random
+            layers, the states of stateful recurrent layers. Known after :meth:`rehearse`.
+
+    Args:
+        model: Keras model with one input and one output.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        self._model = model
+        self._network = fused_for_training(model)
+        self.state: list[keras.Variable] | None = None
+
+    @property
+    def takes_integers(self) -> bool:
+        """Whether the model declares its input as integers, as before an ``Embedding``."""
+        inputs = getattr(self._model, "inputs", None)
+        return bool(inputs) and tf.as_dtype(inputs[0].dtype).is_integer
+
+    def in_stock_operations(self) -> PureModel:
+        """The same function without the fused operations of ``fast.network``."""
+        other = copy.copy(self)
+        other._network = self._model
+        return other
+
+    def __call__(
+        self,
+        weights: Sequence[tf.Tensor],
+        state: Sequence[tf.Tensor],
+        x: tf.Tensor,
+        *,
+        training: bool,
+    ) -> Called:
+        """Call the model.
+
+        Args:
+            weights: Values of its trainable variables.
+            state: Values of :attr:`state`.
+            x: A batch of inputs.
+            training: As for every Keras model.
+        """
+        given = [*zip(self._model.trainable_variables, weights, strict=True)]
+        given += zip(self.state, state, strict=True)
+        outputs, losses, scope = self._call(given, x, training)
+        return Called(outputs, losses, [scope.get_current_value(v) for v in self.state])
+
+    def _call(self, given: Sequence[tuple], x: tf.Tensor, training: bool) -> tuple:
+        network = self._network
+        takes_training = network._call_has_training_arg
+        network._clear_losses()
+        with keras.StatelessScope(given, collect_losses=True) as scope:
+            outputs = network(x, training=training) if takes_training else network(x)
+            losses = list(network.losses) if training else []
+        return outputs, losses, scope
+
+    def rehearse(self, x: tf.TensorSpec) -> tf.Tensor:
+        """Trace a training call, which computes nothing, to learn what it changes.
+
+        Args:
+            x: Shape and type of a batch of inputs.
+
+        Returns:
+            The outputs, a symbolic tensor.
+
+        Raises:
+            ValueError: The call changes what cannot be carried through an inner loop: a weight,
+                moving statistics, or something that is no variable of the model.
+        """
+        outputs, changed, touched = self._traced(x, training=True)
+        elsewhere = touched - {id(v) for v in self._model.variables}
+        if elsewhere:
+            raise ValueError(
+                "a call must change variables of the model alone; for random numbers hold a "
+                f"keras.random.SeedGenerator. Received: {self._where(elsewhere)}"
+            )
+        weights = {id(v) for v in changed if v.trainable}
+        if weights:
+            raise ValueError(
+                "no layer may assign its trainable weights when it is called, as only optimizer "
+                f"steps move them here. Received: {self._where(weights)}"
+            )
+        moving = {id(v) for v in changed if tf.as_dtype(v.dtype).is_floating}
+        if moving:
+            moving -= {id(v) for v in self._traced(x, training=False)[1]}
+        if moving:
+            raise ValueError(
+                "model must have no moving statistics, which a few inner steps cannot estimate: "
+                "freeze the layer (trainable = False), or use GroupNormalization, "
+                "LayerNormalization or supervised_reptile.models.batch_statistics_normalization. "
+                f"Received: {self._where(moving)}"
+            )
+        self.state = changed
+        return outputs
+
+    def _traced(
+        self, x: tf.TensorSpec, *, training: bool
+    ) -> tuple[tf.Tensor, list[keras.Variable], set[int]]:
+        """Outputs of a traced call, what it changes, and the ids of all that it touches."""
+        found = []
+
+        @tf.function(autograph=False)
+        def trace(inputs: tf.Tensor) -> None:
+            given = [(v, tf.identity(v.value)) for v in self._model.variables]
+            outputs, _, scope = self._call(given, inputs, training)
+            changed = [v for v, value in given if scope.get_current_value(v) is not value]
+            found.extend((outputs, changed, set(scope.state_mapping)))
+
+        trace.get_concrete_function(x)
+        return tuple(found)
+
+    def _where(self, ids: Collection[int]) -> str:
+        """The layers that own these variables, and the variables."""
+        found = {}
+        for layer in self._model._flatten_layers():
+            for value in keras.tree.flatten(list(vars(layer).values())):
+                if id(value) in ids:
+                    owner = f"{type(layer).__name__} {layer.name!r}"
+                    found.setdefault(owner, {})[value.name] = None
+        named = (f"{owner} changes {', '.join(names)}" for owner, names in found.items())
+        return "; ".join(named) or "a variable that no layer owns"
+
+
+def is_seed(variable: keras.Variable) -> bool:
+    """Whether a variable is the state of a ``keras.random.SeedGenerator``."""
+    return variable.name == _SEED and tuple(variable.shape) == (2,)
+
+
+class LayerState:
+    """A working copy of what the layers of a model keep from call to call.
+
+    It advances within a task and starts from the model's own with every task, so that a task's
+    result does not depend on the tasks before it; only random numbers are new every time, from the
+    task's seed.
+
+    Args:
+        variables: The model's variables, :attr:`PureModel.state`.
+    """
+
+    def __init__(self, variables: Sequence[keras.Variable]) -> None:
+        self._originals = list(variables)
+        with tf.init_scope():  # it may be made while a function is traced
+            self._copies = [tf.Variable(v.value, trainable=False) for v in variables]
+
+    def start(self, seed: tf.Tensor | None) -> None:
+        """Begin a task.
+
+        Args:
+            seed: int32 [2], what the task's random numbers depend on; not needed where no layer
+                draws any.
+        """
+        for place, (mine, original) in enumerate(zip(self._copies, self._originals, strict=True)):
+            value = original.value
+            if is_seed(original):
+                value = tf.random.experimental.stateless_fold_in(seed, place)
+            mine.assign(tf.cast(value, mine.dtype))
+
+    def values(self) -> list[tf.Tensor]:
+        """The current state."""
+        return [v.read_value() for v in self._copies]
+
+    def assign(self, values: Sequence[tf.Tensor]) -> None:
+        """Go on to a new state."""
+        for variable, value in zip(self._copies, values, strict=True):
+            variable.assign(value)
