@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 
+def printable(text: object) -> str:
+    """Text that is safe on a terminal: what does not print, such as an escape, is spelt out.
+
+    Names of files and folders may hold anything.
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
+
+
 class UserError(Exception):
     """A mistake or a circumstance to be told to the user in one line.
 
@@ -13,6 +21,9 @@ class UserError(Exception):
 
     exit_code = 1
     kind = "error"
+
+    def __str__(self) -> str:
+        return printable(" ".join(super().__str__().splitlines()))
 
 
 class ConfigError(UserError, ValueError):
@@ -30,7 +41,11 @@ class DatasetNotFoundError(DatasetError):
 
 
 class RunError(UserError):
-    """A run that cannot start or go on."""
+    """A run that cannot start or go on, or whose files cannot be read or written."""
+
+
+class NotFiniteError(UserError, ValueError):
+    """Numbers that are infinite or not a number, where any result would be meaningless."""
 
 
 class RunInterrupted(UserError):

@@ -31,9 +31,11 @@ MAY_KNOW = {
     "startup": set(),
     "programs": set(),
     "few_shot": set(),
-    "files": set(),
+    "files": {"errors"},
+    "finite": {"errors"},
+    "progress": set(),
     # The algorithm knows no configuration, no flags, no files and no source of data.
-    "algorithm": {"few_shot", "fast", "keras_api"},
+    "algorithm": {"few_shot", "fast", "keras_api", "errors", "finite", "progress"},
     "fast": {"algorithm"},
     "keras_api": {"algorithm", "fast", "config"},
     "config": {"errors"},
@@ -44,7 +46,7 @@ MAY_KNOW = {
     "classifier_start": {"errors", "config", "few_shot", "files", "from_config", "runs"}
     | {"algorithm"},
     "runs": {"errors", "config", "few_shot", "files", "from_config", "algorithm", "datasets"}
-    | {"classifier_start", "pretrained"},
+    | {"classifier_start", "pretrained", "finite", "progress"},
     "main": {"config", "algorithm", "from_config", "runs", "startup"},
     "reproduction": {
         "errors",

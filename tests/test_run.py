@@ -40,8 +40,8 @@ from supervised_reptile.config.command_line import run_main
 from supervised_reptile.config.flags import config_from_flags, define_flags, options_from_flags
 from supervised_reptile import meta_learner
 from supervised_reptile.runs import stages, trainer as training
+from supervised_reptile.runs.checkpoints import RunDirectory
 from supervised_reptile.main import run
-import tensorflow as tf
 
 stages.load_dataset = lambda *args, **kwargs: vector_dataset()
 sys.modules[run.__module__].model_from_config = lambda config: dense_model()
@@ -70,7 +70,7 @@ def die():
 
 
 def die_in_save(iteration, where):
-    save, record = training.Trainer.save, tf.train.CheckpointManager._record_state
+    save, record = training.Trainer.save, RunDirectory._list
 
     def deadly_save(self):
         if self.iteration == iteration and where == "half written":
@@ -84,12 +84,12 @@ def die_in_save(iteration, where):
         return path
 
     def deadly_record(self):
-        if where == "not listed" and self.latest_checkpoint.endswith(f"ckpt-{iteration}"):
+        if where == "not listed" and self.newest_iteration == iteration:
             die()
         record(self)
 
     training.Trainer.save = deadly_save
-    tf.train.CheckpointManager._record_state = deadly_record
+    RunDirectory._list = deadly_record
 
 
 how = json.loads(sys.argv.pop(1))
@@ -168,11 +168,13 @@ def newest(directory):
 
 
 def checkpoint_values(directory):
-    """Every number of the newest checkpoint but the wall time and the count of saves."""
+    """Every number of the newest checkpoint but times, the count of saves and the data's name."""
     reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(directory)))
     names = [n for n in reader.get_variable_to_shape_map() if n.endswith("VARIABLE_VALUE")]
     values = {n: reader.get_tensor(n) for n in names}
-    return {n: v for n, v in values.items() if not n.startswith(("seconds", "save_counter"))}
+    return {
+        n: v for n, v in values.items() if not n.startswith(("seconds", "save_counter", "data_set"))
+    }
 
 
 def curve_without_times(directory):
@@ -219,10 +221,11 @@ def test_killed_again_and_again_a_run_ends_with_the_same_bits(start, uninterrupt
     assert newest(run) == 20
     assert (run / "ckpt-25.index").exists()
 
-    # Right after a checkpoint, at a place where the curve and the checkpoint agree.
+    # Right after a checkpoint, at a place where the curve and the checkpoint agree. What is
+    # complete counts, listed or not.
     process = start(tmp_path, die_in_save=(30, "saved"))
     assert process.wait() == -signal.SIGKILL, process.output()
-    assert process.iterations() == list(range(20, 30))
+    assert process.iterations() == list(range(25, 30))
     assert newest(run) == 30
 
     # Anywhere.

@@ -22,7 +22,7 @@ from supervised_reptile.reproduction.published import (
     full_length,
     row_of,
 )
-from supervised_reptile.runs.files import write_whole
+from supervised_reptile.runs.files import read_json, write_whole
 from supervised_reptile.runs.learning_curve import first_reached, read_curve
 
 TIME_WINDOW = 400
@@ -74,7 +74,7 @@ def compare(root: Path) -> list[dict[str, Any]]:
 
 def _records(root: Path, pattern: str = "**/results*.json") -> list[tuple[Path, dict[str, Any]]]:
     """The records of runs below a folder; those of experiments hold other things."""
-    read = ((path, json.loads(path.read_text())) for path in sorted(root.glob(pattern)))
+    read = ((path, read_json(path)) for path in sorted(root.glob(pattern)))
     return [(path, record) for path, record in read if {"config", "iterations"} <= record.keys()]
 
 

@@ -94,6 +94,7 @@ def _work(job: Job, line: int) -> None:
     """Carry out a job in its process; its text goes to its log, its bar to a line of its own."""
     os.setsid()  # Ctrl-C is for the parent, which passes it on: a second signal would not save
     os.environ["TQDM_POSITION"] = str(line)
+    os.environ["SUPERVISED_REPTILE_JOB"] = job.name
     job.log.parent.mkdir(parents=True, exist_ok=True)
     with job.log.open("a", buffering=1) as log, contextlib.redirect_stdout(log):
         try:
