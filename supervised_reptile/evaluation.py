@@ -181,7 +181,9 @@ def evaluate_each_way(
     if any(np.isnan(outcome.accuracies).all() for outcome in outcomes):
         state = [*learner.model.variables, *learner.inner_optimizer.variables]
         check_variables(state, "the trained state")
-        check_finite(examples[drawn.rows()], "the examples")
+        rows = np.unique(drawn.rows())
+        is_array = isinstance(examples, np.ndarray)
+        check_finite(examples[rows] if is_array else tf.gather(examples, rows), "the examples")
         raise NotFiniteError(
             f"the predictions of all {tasks} {split} tasks became infinite or not a number in "
             f"{spec.steps} steps of fine-tuning. A smaller --learning_rate may help"

@@ -16,6 +16,7 @@ from numpy_reference import Sgd, meta_iteration
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from supervised_reptile.config import Config, RunOptions
+from supervised_reptile.datasets.few_shot import FewShotDataset
 from supervised_reptile.errors import RunError, RunInterrupted
 from supervised_reptile.from_config import learner_from_config, meta_step_from_config
 from supervised_reptile.runs import learning_curve as curve
@@ -412,22 +413,20 @@ def test_what_was_interrupted_is_passed_over_and_removed(finished, tmp_path):
     }
 
 
-@pytest.mark.parametrize("name", ["run[1]", "run*", "run?", "run\\1", "a b,c"])
-def test_a_directory_of_any_name_touches_no_other(tmp_path, name):
-    config = tiny_config(meta_iters=9, meta_step=0.5, meta_step_final=0.5)
-    for neighbour in ("run1", "runs", "run"):
-        trained(tmp_path / neighbour, config)
+@pytest.mark.parametrize("name", ["run[1]", "run*\\?, 1"])
+def test_a_directory_of_any_name_touches_no_other(finished, tmp_path, name):
+    for neighbour in ("run1", "runs, 1"):
+        shutil.copytree(finished, tmp_path / neighbour)
     before = files_of(tmp_path)
+    config = tiny_config(meta_iters=9, meta_step=0.5, meta_step_final=0.5)
     trained(tmp_path / name, config)
-    trained(tmp_path / name, config.replace(meta_iters=11))
+    back = new_trainer(tmp_path / name, config.replace(meta_iters=11))
+    back.prepare()
+    back.train()
     after = files_of(tmp_path)
     assert {n: after[n] for n in before} == before
-    assert sorted(p.stem for p in (tmp_path / name).iterdir() if p.suffix == ".index") == [
-        "ckpt-10",
-        "ckpt-11",
-        "ckpt-8",
-    ]
-    back = new_trainer(tmp_path / name, config.replace(meta_iters=11))
+    kept = sorted(p.stem for p in (tmp_path / name).iterdir() if p.suffix == ".index")
+    assert kept == ["ckpt-10", "ckpt-11", "ckpt-9"]
     back.restore_for_evaluation()
     assert back.iteration == 11
 
@@ -460,8 +459,8 @@ def test_an_annealed_run_is_not_prolonged(finished):
 
 def with_identity(trainer, fingerprint):
     """As the loaders of data sets give it."""
-    object.__setattr__(trainer.dataset, "fingerprint", fingerprint)
-    object.__setattr__(trainer.dataset, "description", f"folder of {fingerprint}")
+    named = {"fingerprint": fingerprint, "description": f"folder of {fingerprint}"}
+    object.__setattr__(trainer.dataset, "__class__", type("Named", (FewShotDataset,), named))
     return trainer
 
 

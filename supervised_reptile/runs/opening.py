@@ -11,7 +11,7 @@ from supervised_reptile.errors import RunError, printable
 from supervised_reptile.evaluation import Accuracy
 from supervised_reptile.pretrained import model_facts, network_called, pretrained_names
 from supervised_reptile.runs.checkpoints import RunDirectory
-from supervised_reptile.runs.record import record_of, recorded_accuracies
+from supervised_reptile.runs.record import recorded_accuracies
 
 PACKAGE = "package:"
 """What stands before the name of a network that ships, where a folder has the same name."""
@@ -121,12 +121,8 @@ def finished_result(
     if options.pretrained or not options.resume or directory.newest_iteration != total:
         return None
     path = directory.path / "results.json"
-    record = record_of(path, config)
-    if record is None or not (directory.path / "model.keras").exists():
-        return None
-    try:
-        accuracies = recorded_accuracies(record)
-    except RunError:
+    accuracies = recorded_accuracies(path, config)
+    if accuracies is None or not (directory.path / "model.keras").exists():
         return None
     print(
         f"already finished: {total:,} of {total:,} meta-iterations; here is its result, from "

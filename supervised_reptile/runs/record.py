@@ -12,6 +12,8 @@ import shlex
 import subprocess
 import sys
 import time
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +22,7 @@ import numpy as np
 
 from supervised_reptile.config import Config
 from supervised_reptile.errors import ConfigError, RunError, printable
-from supervised_reptile.runs.files import read_json, set_aside, write_whole, writing
+from supervised_reptile.runs.files import read_json, read_text, set_aside, write_whole, writing
 
 if TYPE_CHECKING:
     from supervised_reptile.evaluation import Accuracy, Outcome
@@ -103,7 +105,7 @@ def write_record(
     ``results.npz``: for each split ``<split>/correct``, int16 [tasks], the number of queries
     classified correctly (−1 where the predictions were not finite); ``<split>/classes``,
     int32 [tasks, N], ids of the classes in the order of their labels; and ``<split>/queries``,
-    the number of queries in a task.
+    the number of queries in a task. It also holds a check sum of the JSON, ``record_crc32``.
 
     Args:
         path: File to write.
@@ -137,13 +139,18 @@ def write_record(
         record["trained_with"] = trained_with.to_dict()
     if trained_on:
         record["trained_on"] = list(trained_on)
+    text = json.dumps(record, indent=2) + "\n"
     if outcomes:
-        _write_outcomes(path.with_suffix(".npz"), outcomes)
-    write_whole(path, json.dumps(record, indent=2) + "\n")
+        _write_outcomes(path.with_suffix(".npz"), outcomes, _check_sum(text))
+    write_whole(path, text)
 
 
-def _write_outcomes(path: Path, outcomes: Mapping[str, Outcome]) -> None:
-    arrays = {}
+def _check_sum(text: str) -> np.uint32:
+    return np.uint32(zlib.crc32(text.encode()))
+
+
+def _write_outcomes(path: Path, outcomes: Mapping[str, Outcome], check_sum: np.uint32) -> None:
+    arrays = {"record_crc32": check_sum}
     for split, outcome in outcomes.items():
         arrays[f"{split}/correct"] = outcome.correct
         arrays[f"{split}/classes"] = outcome.classes
@@ -174,15 +181,22 @@ def record_of(path: Path, config: Config) -> dict[str, Any] | None:
     return record if is_it else None
 
 
-def recorded_accuracies(record: Mapping[str, Any]) -> dict[str, Accuracy]:
+def recorded_accuracies(path: Path, config: Config) -> dict[str, Accuracy] | None:
     """The accuracies of a record, by split.
 
-    Raises:
-        RunError: The record holds something else.
+    ``None`` if there is no whole record of that configuration trained to its end, or not a letter
+    of it is as it was written.
     """
     from supervised_reptile.evaluation import Accuracy  # it brings TensorFlow
 
+    record = record_of(path, config)
+    if record is None:
+        return None
     try:
+        if (arrays := path.with_suffix(".npz")).exists():  # version 0.1 wrote none
+            with np.load(arrays) as found:
+                if found["record_crc32"] != _check_sum(read_text(path)):
+                    return None
         return {
             split: Accuracy(
                 float(each["mean"]),
@@ -192,8 +206,10 @@ def recorded_accuracies(record: Mapping[str, Any]) -> dict[str, Accuracy]:
             )
             for split, each in record["accuracy"].items()
         }
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RunError(f"not a record of accuracies: {error!r}") from error
+    except (RunError, KeyError, TypeError, ValueError, AttributeError, OSError):
+        return None
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError):
+        return None
 
 
 def environment() -> dict[str, Any]:
