@@ -8,6 +8,7 @@ import tensorflow as tf
 from helpers import dense_model, evaluation_tasks, tiny_config, vector_dataset
 from scipy import stats
 
+from supervised_reptile.errors import NotFiniteError
 from supervised_reptile.evaluation import Accuracy, evaluate, evaluate_each_way, task_accuracies
 from supervised_reptile.from_config import evaluation_spec, learner_from_config
 from supervised_reptile.models import omniglot_model

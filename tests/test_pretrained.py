@@ -174,7 +174,7 @@ def test_a_name_may_end_in_the_shots_it_was_evaluated_with(finished_run):
     assert int(two.optimizer.iterations) == 4 * 3 * 4  # meta-iterations, tasks, steps
     for a, b in zip(two.get_weights(), load_pretrained("tiny").get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-    with pytest.raises(ValueError, match="one of: tiny-2shot. Received: 'tiny-5shot'"):
+    with pytest.raises(ValueError, match=r"one of: tiny-2shot\. Received: 'tiny-5shot'"):
         load_pretrained("tiny-5shot")
 
 

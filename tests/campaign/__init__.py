@@ -1,0 +1,1 @@
+"""A campaign of faults: kills, damaged files, full disks, double starts, nonsense as input."""
