@@ -29,6 +29,7 @@ ROOM_OF = dict.fromkeys(ALGORITHM, "algorithm") | {
 MAY_KNOW = {
     "errors": set(),
     "startup": set(),
+    "interrupts": set(),
     "programs": set(),
     "few_shot": set(),
     "files": {"errors"},
@@ -39,7 +40,7 @@ MAY_KNOW = {
     "fast": {"algorithm"},
     "keras_api": {"algorithm", "fast", "config"},
     "config": {"errors"},
-    "command line": {"errors", "config", "__init__"},
+    "command line": {"errors", "config", "interrupts", "__init__"},
     "datasets": {"errors", "config", "few_shot", "programs", "startup"},
     "from_config": {"algorithm", "config"},
     "pretrained": {"config", "files", "reproduction"},
@@ -57,10 +58,11 @@ MAY_KNOW = {
         "startup",
         "command line",
         "programs",
+        *("algorithm", "from_config", "interrupts", "pretrained", "progress"),
     },
     "tools": {"errors", "startup", "config", "command line", "datasets", "algorithm"}
     | {"from_config", "runs", "main", "pretrained", "reproduction", "programs"},
-    "__main__": {"errors", "command line", "programs"},
+    "__main__": {"errors", "command line", "interrupts", "programs"},
 }
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
