@@ -6,6 +6,7 @@
 `supervised-reptile reproduce`.
 """
 
+import supervised_reptile.interrupts  # noqa: F401  (first: Ctrl-C while the rest is imported)
 from supervised_reptile.reproduction.program import main
 
 if __name__ == "__main__":

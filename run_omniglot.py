@@ -6,6 +6,7 @@ The flags become a configuration, which `supervised_reptile.main.run` carries ou
 them. An installed package has the same program as `supervised-reptile omniglot`.
 """
 
+import supervised_reptile.interrupts  # noqa: F401  (first: Ctrl-C while the rest is imported)
 from supervised_reptile.tools.train import omniglot
 
 if __name__ == "__main__":

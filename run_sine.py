@@ -7,6 +7,7 @@ Short for `python -m experiments sine`; --help lists the flags.
 
 import sys
 
+import supervised_reptile.interrupts  # noqa: F401  (first: Ctrl-C while the rest is imported)
 from experiments.__main__ import start
 
 if __name__ == "__main__":

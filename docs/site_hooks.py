@@ -19,7 +19,9 @@ from site_docstrings import public_objects
 
 PROJECT = Path(__file__).resolve().parents[1]
 # The order of the pages; others come after these.
-FIRST = tuple("data runs own-models pretrained faithfulness performance reproduction".split())
+FIRST = tuple(
+    "data runs reliability own-models pretrained faithfulness performance reproduction".split()
+)
 _LINK = re.compile(r"(?<=\]\()[^)\s]+(?=\))")
 _FENCED = re.compile(r"^(```|~~~).*?^\1", re.DOTALL | re.MULTILINE)
 _FORMULA = re.compile(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+import supervised_reptile.interrupts  # noqa: F401  (first: Ctrl-C while the rest is imported)
 from supervised_reptile.config.command_line import run_program
 from supervised_reptile.errors import ConfigError
 from supervised_reptile.programs import COMMAND, PROGRAMS, shown_name

@@ -17,10 +17,10 @@ import tensorflow as tf
 from supervised_reptile.config import Config
 from supervised_reptile.config.paper import dataset_facts
 from supervised_reptile.datasets.few_shot import FewShotDataset
-from supervised_reptile.errors import RunError, RunInterrupted
+from supervised_reptile.errors import RunError, RunInterrupted, printable
 from supervised_reptile.from_config import model_from_config
-from supervised_reptile.runs.checkpoints import RunDirectory
-from supervised_reptile.runs.files import write_table
+from supervised_reptile.runs.checkpoints import RunDirectory, save_model
+from supervised_reptile.runs.files import read_text, write_table
 from supervised_reptile.tasks import random_stream
 
 BATCH = 128
@@ -83,7 +83,7 @@ def start_from_classifier(
         ) from None
     for layer in model.layers[:-1]:
         layer.set_weights(classifier.model.get_layer(layer.name).get_weights())
-    print(f"starting from the classifier in {directory}", flush=True)
+    print(f"starting from the classifier in {printable(directory)}", flush=True)
 
 
 class ImageBatches(keras.utils.PyDataset):
@@ -163,18 +163,21 @@ class _Classifier:
         self._epoch = tf.Variable(0, dtype=tf.int64)
         self._best_loss = tf.Variable(math.inf, dtype=tf.float64)
         self._best_weights = [tf.Variable(v.value) for v in self.model.variables]
-        checkpoint = tf.train.Checkpoint(
+        self._checkpoint = tf.train.Checkpoint(
             epoch=self._epoch,
             best_loss=self._best_loss,
             best_weights=self._best_weights,
             weights=[v.value for v in self.model.variables],
             optimizer=[v.value for v in optimizer.variables],
         )
-        self.directory = RunDirectory(directory, checkpoint)
+        self.directory = RunDirectory(directory)
 
     def prepare(self) -> None:
         """Go on from the directory's newest checkpoint, if there is one of this classifier."""
         saved = self.directory.saved_config()
+        if saved is None:  # nothing to start from: what is there is looked at under the lock
+            self.directory.lock()
+            saved = self.directory.check(self._config)
         # Any number of runs may start from what is finished; training it is for one process.
         finished = saved is not None and (self.directory.path / "classifier.keras").exists()
         if saved is not None:
@@ -186,9 +189,10 @@ class _Classifier:
                 )
             if not finished:
                 self.directory.lock()
-            self.directory.restore()
+            self.directory.check_data(self._dataset, "--pretrain")
+            self.directory.restore(self._checkpoint)
         if not finished:
-            self.directory.make_ready(self._config)
+            self.directory.make_ready(self._config, self._dataset)
 
     def train(self, *, progress: bool) -> None:
         """Train until the validation loss is flat; the model then has its best weights."""
@@ -223,19 +227,24 @@ class _Classifier:
             seconds = round(time.perf_counter() - started, 1)
             history.append({"epoch": epoch, "seconds": seconds} | values)
             write_table(path / "history.csv", list(history[0]), [row.values() for row in history])
-            self.directory.save(epoch + 1)
+            self.directory.save(self._checkpoint, epoch + 1, self._dataset)
             losses.append(values["val_loss"])
         for variable, best in zip(self.model.variables, self._best_weights, strict=True):
             variable.assign(best)
         if not (path / "classifier.keras").exists():
-            self.model.save(path / "new.keras")
-            (path / "new.keras").replace(path / "classifier.keras")
+            save_model(self.model, path / "classifier.keras")
 
     def _history(self) -> list[dict]:
         """What is known of the epochs that the checkpoint has done; later ones are done again."""
-        path = self.directory.path / "history.csv"
-        if not path.exists():
+        path, done = self.directory.path / "history.csv", int(self._epoch)
+        if not done:
             return []
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        return [row for row in rows if int(row["epoch"]) < int(self._epoch)]
+        try:
+            rows = list(csv.DictReader(read_text(path).splitlines()))
+            rows = [row for row in rows if int(row["epoch"]) < done]
+            if len(rows) != done or not all(math.isfinite(float(row["val_loss"])) for row in rows):
+                raise ValueError(f"epochs 0 to {done - 1} must be in it")
+        except (KeyError, TypeError, ValueError) as error:
+            # It decides when the training ends: without it the classifier would be another one.
+            raise RunError(f"--pretrain: {path} is damaged: {error}") from error
+        return rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 
-def printable(text: str) -> str:
+def printable(text: object) -> str:
     """The text with everything escaped that a terminal would obey or could not show.
 
     Names of files, of members of archives and of classes come from outside: they may hold terminal
@@ -14,7 +14,7 @@ def printable(text: str) -> str:
     """
     return "".join(
         each if each.isprintable() else each.encode("unicode_escape").decode("ascii")
-        for each in text
+        for each in str(text)
     )
 
 
@@ -53,7 +53,11 @@ class DatasetNotFoundError(DatasetError):
 
 
 class RunError(UserError):
-    """A run that cannot start or go on."""
+    """A run that cannot start or go on, or whose files cannot be read or written."""
+
+
+class NotFiniteError(UserError, ValueError):
+    """Numbers that are infinite or not a number, where any result would be meaningless."""
 
 
 class RunInterrupted(UserError):

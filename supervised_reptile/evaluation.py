@@ -8,11 +8,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from supervised_reptile.datasets.few_shot import FewShotDataset
+from supervised_reptile.errors import NotFiniteError
+from supervised_reptile.finite import check_finite, check_variables, finite_rows
 from supervised_reptile.meta_learner import MetaLearner
-from supervised_reptile.tasks import TaskSpec, evaluation_tasks
+from supervised_reptile.progress import Mode, Progress
+from supervised_reptile.tasks import EvaluationTasks, TaskSpec, evaluation_tasks
 
 _NORMAL_QUANTILE = 1.959964  # of 97.5 %
 
@@ -27,22 +29,55 @@ class Accuracy:
             drawing of tasks, in [0, 1]; NaN for a single task. (The paper's ± is another thing:
             the spread over three training runs.)
         tasks: Number of tasks.
+        not_finite: In how many of them the predictions were not finite, because the fine-tuning
+            diverged. All their queries count as wrong.
     """
 
     mean: float
     interval95: float
     tasks: int
+    not_finite: int = 0
 
     @classmethod
     def of(cls, accuracies: np.ndarray) -> Accuracy:
-        """Sum up one accuracy per task, float [tasks]."""
-        tasks = len(accuracies)
+        """Sum up one accuracy per task, float [tasks]; NaN where it was not finite."""
+        tasks, failed = len(accuracies), np.isnan(accuracies)
+        accuracies = np.where(failed, 0.0, accuracies)
         spread = np.std(accuracies, ddof=1) if tasks > 1 else math.nan
         half_width = float(_NORMAL_QUANTILE * spread / math.sqrt(tasks))
-        return cls(float(np.mean(accuracies)), half_width, tasks)
+        return cls(float(np.mean(accuracies)), half_width, tasks, int(failed.sum()))
 
     def __str__(self) -> str:
-        return f"{100 * self.mean:.2f} % ± {100 * self.interval95:.2f} ({self.tasks} tasks)"
+        text = f"{100 * self.mean:.2f} % ± {100 * self.interval95:.2f} ({self.tasks} tasks"
+        if self.not_finite:
+            text += f", {self.not_finite} of them not finite and counted as wrong"
+        return f"{text})"
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What an evaluation found, task by task.
+
+    Attributes:
+        accuracies: float64 [tasks]; NaN where the predictions were not finite.
+        classes: int32 [tasks, N], the classes of each task by their ids in the data set.
+        queries: Number of queries in a task.
+    """
+
+    accuracies: np.ndarray
+    classes: np.ndarray
+    queries: int
+
+    @property
+    def correct(self) -> np.ndarray:
+        """int16 [tasks]: how many queries were classified correctly; −1 if not finite."""
+        counts = np.round(self.accuracies * self.queries)
+        return np.where(np.isnan(counts), -1, counts).astype(np.int16)
+
+    @property
+    def accuracy(self) -> Accuracy:
+        """The mean over the tasks."""
+        return Accuracy.of(self.accuracies)
 
 
 def evaluate(
@@ -56,7 +91,7 @@ def evaluate(
     seed: int = 0,
     examples: np.ndarray | tf.Variable | None = None,
     tasks_per_call: int = 32,
-    progress: bool = True,
+    progress: Mode = True,
 ) -> Accuracy:
     """Accuracy over fresh tasks of a split (paper, Sec. 6.1).
 
@@ -73,13 +108,16 @@ def evaluate(
         seed: Seed of the tasks, at least 0.
         examples: ``dataset.images`` (the default), or a TensorFlow variable of them.
         tasks_per_call: Tasks in one call of the compiled program, at least 1.
-        progress: Whether to show a progress bar.
+        progress: True for a progress bar on a terminal, and elsewhere a line every half minute.
+
+    Raises:
+        NotFiniteError: The weights, or the predictions of all tasks, are not finite.
 
     Example:
         >>> spec = TaskSpec(classes=5, shots=1, batch=5, steps=50)
         >>> evaluate(learner, dataset, "test", spec, tasks=200, transductive=True)
     """
-    (accuracy,) = evaluate_each_way(
+    (outcome,) = evaluate_each_way(
         learner,
         dataset,
         split,
@@ -91,7 +129,7 @@ def evaluate(
         tasks_per_call=tasks_per_call,
         progress=progress,
     )
-    return accuracy
+    return outcome.accuracy
 
 
 def evaluate_each_way(
@@ -105,9 +143,9 @@ def evaluate_each_way(
     seed: int = 0,
     examples: np.ndarray | tf.Variable | None = None,
     tasks_per_call: int = 32,
-    progress: bool = True,
-) -> list[Accuracy]:
-    """As :func:`evaluate`, in several settings after one and the same fine-tuning.
+    progress: Mode = True,
+) -> list[Outcome]:
+    """As :func:`evaluate`, in several settings after one and the same fine-tuning, task by task.
 
     Args:
         learner: The learner to evaluate.
@@ -119,23 +157,45 @@ def evaluate_each_way(
         seed: Seed of the tasks, at least 0.
         examples: As for :func:`evaluate`.
         tasks_per_call: Tasks in one call of the compiled program, at least 1.
-        progress: Whether to show a progress bar.
+        progress: As for :func:`evaluate`.
 
     Returns:
-        The accuracy of each setting.
+        The outcome of each setting.
+
+    Raises:
+        NotFiniteError: See :func:`evaluate`.
     """
     examples = dataset.images if examples is None else examples
-    found = []
-    with tqdm(total=tasks, desc=f"{split} tasks", unit="task", disable=not progress) as bar:
+    found, classes = [], []
+    with Progress(tasks, f"{split} tasks", "task", mode=progress) as bar:
         for first in range(0, tasks, tasks_per_call):
             positions = range(first, min(first + tasks_per_call, tasks))
             drawn = evaluation_tasks(seed, "evaluation", dataset, split, spec, positions)
             logits = learner.predict_tasks_each_way(examples, drawn, transductive)
             found.append([task_accuracies(each, spec.queries) for each in logits])
-            bar.update(len(positions))
-            means = " / ".join(f"{100 * np.mean(each):.2f} %" for each in _joined(found))
-            bar.set_postfix_str(f"accuracy {means}", refresh=False)
-    return [Accuracy.of(each) for each in _joined(found)]
+            classes.append(_classes_of(drawn, dataset, spec.queries))
+            means = (f"{100 * Accuracy.of(each).mean:.2f} %" for each in _joined(found))
+            bar.say(f"accuracy {' / '.join(means)}")
+            bar.add(len(positions))
+    outcomes = [Outcome(each, np.concatenate(classes), logits.shape[2]) for each in _joined(found)]
+    if any(np.isnan(outcome.accuracies).all() for outcome in outcomes):
+        state = [*learner.model.variables, *learner.inner_optimizer.variables]
+        check_variables(state, "the trained state")
+        rows = np.unique(drawn.rows())
+        is_array = isinstance(examples, np.ndarray)
+        check_finite(examples[rows] if is_array else tf.gather(examples, rows), "the examples")
+        raise NotFiniteError(
+            f"the predictions of all {tasks} {split} tasks became infinite or not a number in "
+            f"{spec.steps} steps of fine-tuning. A smaller --learning_rate may help"
+        )
+    return outcomes
+
+
+def _classes_of(drawn: EvaluationTasks, dataset: FewShotDataset, per_class: int) -> np.ndarray:
+    """The classes of tasks, int32 [tasks, classes], in the order of their labels."""
+    queries = drawn.queries[:, ::per_class]  # those of class 0 come first
+    ids = np.searchsorted(dataset.class_offsets, queries, side="right") - 1
+    return ids.astype(np.int32)
 
 
 def _joined(found: list[list[np.ndarray]]) -> list[np.ndarray]:
@@ -152,7 +212,8 @@ def task_accuracies(logits: np.ndarray, queries: int = 1) -> np.ndarray:
         queries: Number of queries per class, at least 1.
 
     Returns:
-        float64 [tasks], in [0, 1].
+        float64 [tasks], in [0, 1]; NaN where the logits of a task are not all finite.
     """
     predicted = np.argmax(logits, axis=-1)
-    return np.mean(predicted == np.arange(logits.shape[1]) // queries, axis=-1)
+    wanted = np.arange(logits.shape[1]) // queries
+    return np.where(finite_rows(logits), np.mean(predicted == wanted, axis=-1), np.nan)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from supervised_reptile.config import Config, RunOptions
 from supervised_reptile.evaluation import Accuracy
 from supervised_reptile.from_config import learner_from_config, model_from_config
+from supervised_reptile.runs.checkpoints import RunDirectory
+from supervised_reptile.runs.opening import finished_result, open_directory
 from supervised_reptile.runs.stages import (
     evaluate_and_record,
     load_data,
@@ -22,7 +24,7 @@ def run(config: Config, options: RunOptions) -> dict[str, Accuracy]:
     Leaves in ``options.checkpoint``: ``config.json``, checkpoints, ``curve.csv``, TensorBoard
     logs, ``model.keras`` (with the optimizer's state) and ``results.json`` (or, with
     ``options.pretrained``, a record named after the evaluation, so that several evaluations of one
-    training stand side by side).
+    training stand side by side). Of a run that is finished the recorded result is shown.
 
     Args:
         config: What to compute.
@@ -37,11 +39,15 @@ def run(config: Config, options: RunOptions) -> dict[str, Accuracy]:
         DatasetNotFoundError: The data set is not there.
         ConfigError: It is too small for the task.
     """
+    directory = open_directory(config, options)
+    recorded = finished_result(directory, config, options)
+    if recorded is not None:
+        return recorded
     print(config.table(), flush=True)
-    trainer = open_run(config, options)
+    trainer = open_run(config, options, directory)
     trained_with = None
     if options.pretrained:
-        trained_with = restore(trainer)
+        trained_with = restore(trainer, options)
     else:
         train(trainer, options)
     path = record_path(trainer, options)
@@ -49,22 +55,24 @@ def run(config: Config, options: RunOptions) -> dict[str, Accuracy]:
     return accuracies
 
 
-def open_run(config: Config, options: RunOptions) -> Trainer:
+def open_run(config: Config, options: RunOptions, directory: RunDirectory | None = None) -> Trainer:
     """Load the data, build the model and the learner, and open the run's directory.
 
     Args:
         config: What to compute.
         options: Where and how.
+        directory: As ``open_directory`` gives it, if it was called before.
 
     Raises:
         RunError: The directory of checkpoints cannot be used.
         DatasetNotFoundError: The data set is not there.
         ConfigError: It is too small for the task.
     """
+    directory = directory or open_directory(config, options)
     set_threads(*options.threads(config.task.dataset))
     dataset = load_data(config, options)
     model = model_from_config(config)
     learner = learner_from_config(
         config, model, input_scale=dataset.pixel_scale, lanes=options.lanes(config.task.dataset)
     )
-    return Trainer(learner, dataset, config, options)
+    return Trainer(learner, dataset, config, options, directory)

@@ -141,7 +141,8 @@ class MetaLearner(Learner):
         """
         self._check_steps_of(tasks)
         examples, tasks = self._brought(examples, tasks)
-        return self._compiled_meta_iteration(examples, tasks, tf.constant(meta_step, tf.float32))
+        # From NumPy: of every new Python float TensorFlow keeps a tensor for ever.
+        return self._compiled_meta_iteration(examples, tasks, tf.constant(np.float32(meta_step)))
 
     def train_steps(
         self,

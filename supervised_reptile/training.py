@@ -26,6 +26,8 @@ class LinearDecay:
 
     def __call__(self, iteration: int) -> float:
         """ε of a meta-iteration, counted from 0."""
+        if self.start == self.final:
+            return self.start  # whatever the number of meta-iterations, to the last bit
         done = iteration / self.iterations
         return done * self.final + (1 - done) * self.start
 

@@ -29,22 +29,25 @@ ROOM_OF = dict.fromkeys(ALGORITHM, "algorithm") | {
 MAY_KNOW = {
     "errors": set(),
     "startup": {"errors"},
+    "interrupts": set(),
     "programs": set(),
     "few_shot": set(),
-    "files": set(),
+    "files": {"errors"},
+    "finite": {"errors"},
+    "progress": set(),
     # The algorithm knows no configuration, no flags, no files and no source of data.
-    "algorithm": {"few_shot", "fast", "keras_api"},
+    "algorithm": {"few_shot", "fast", "keras_api", "errors", "finite", "progress"},
     "fast": {"algorithm"},
     "keras_api": {"algorithm", "fast", "config"},
     "config": {"errors"},
-    "command line": {"errors", "config", "__init__"},
+    "command line": {"errors", "config", "interrupts", "__init__"},
     "datasets": {"errors", "config", "few_shot", "programs", "startup"},
     "from_config": {"algorithm", "config"},
     "pretrained": {"config", "files", "reproduction"},
     "classifier_start": {"errors", "config", "few_shot", "files", "from_config", "runs"}
     | {"algorithm"},
     "runs": {"errors", "config", "few_shot", "files", "from_config", "algorithm", "datasets"}
-    | {"classifier_start", "pretrained"},
+    | {"classifier_start", "pretrained", "finite", "progress"},
     "main": {"config", "algorithm", "from_config", "runs", "startup"},
     "reproduction": {
         "errors",
@@ -55,10 +58,11 @@ MAY_KNOW = {
         "startup",
         "command line",
         "programs",
+        *("algorithm", "from_config", "interrupts", "pretrained", "progress"),
     },
     "tools": {"errors", "startup", "config", "command line", "datasets", "algorithm"}
     | {"from_config", "runs", "main", "pretrained", "reproduction", "programs"},
-    "__main__": {"errors", "command line", "programs"},
+    "__main__": {"errors", "command line", "interrupts", "programs"},
 }
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path

@@ -8,6 +8,7 @@ import tensorflow as tf
 from helpers import dense_model, evaluation_tasks, tiny_config, vector_dataset
 from scipy import stats
 
+from supervised_reptile.errors import NotFiniteError
 from supervised_reptile.evaluation import Accuracy, evaluate, evaluate_each_way, task_accuracies
 from supervised_reptile.from_config import evaluation_spec, learner_from_config
 from supervised_reptile.models import omniglot_model
@@ -179,7 +180,7 @@ def test_both_settings_from_one_fine_tuning_are_what_each_gives_alone():
         return evaluate(learner, dataset, "train", spec, transductive=transductive, **rest)
 
     both = evaluate_each_way(learner, dataset, "train", spec, (False, True), **rest)
-    assert both == [alone(False), alone(True)]
+    assert [each.accuracy for each in both] == [alone(False), alone(True)]
     tasks = evaluation_tasks(3, "evaluation", dataset, "train", config, range(4))
     logits = learner.predict_tasks_each_way(examples, tasks, (False, True))
     for each, transductive in zip(logits, (False, True), strict=True):
@@ -192,3 +193,36 @@ def test_both_settings_from_one_fine_tuning_are_what_each_gives_alone():
 def test_the_progress_bar_can_be_off(capsys):
     evaluated(Stub(perfect))
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_task_that_is_not_finite_is_counted_and_never_a_plain_number():
+    """The argmax of NaN is 0: it would be right by chance."""
+    logits = np.tile(10.0 * np.eye(3), (4, 1, 1))
+    for task, value in ((1, np.nan), (2, np.inf)):
+        logits[task, 2, 1] = value
+    accuracies = task_accuracies(logits)
+    np.testing.assert_array_equal(accuracies, [1, np.nan, np.nan, 1])
+    found = Accuracy.of(accuracies)
+    assert (found.mean, found.tasks, found.not_finite) == (0.5, 4, 2)
+    assert str(found).endswith("(4 tasks, 2 of them not finite and counted as wrong)")
+
+
+@pytest.mark.parametrize("where", ["weights", "examples", "nowhere"])
+def test_where_it_became_not_finite_is_named(where):
+    config, dataset = tiny_config(), vector_dataset(size=3)
+    learner = learner_from_config(config, dense_model(), lanes=1)
+    examples = dataset.images.astype(np.float32)
+    if where == "weights":
+        kernel = learner.model.trainable_variables[0]
+        kernel.assign(kernel.numpy() * np.nan)
+    elif where == "examples":
+        examples[:] = np.nan
+    else:
+        learner.inner_optimizer.learning_rate = 1e38
+    words = {
+        "weights": "the trained state: variable .*kernel must be finite. Received: 63 of 63",
+        "examples": "the examples must be finite",
+        "nowhere": "predictions of all 6 test tasks became infinite or not a number in 3 steps",
+    }[where]
+    with pytest.raises(NotFiniteError, match=words):
+        evaluate(learner, dataset, "test", evaluation_spec(config), tasks=6, examples=examples)

@@ -93,15 +93,19 @@ def finished_run(tmp_path, monkeypatch):
     return config, folder
 
 
-def test_a_shipped_network_is_evaluated_as_the_run_was(finished_run, tmp_path, monkeypatch):
+def test_a_shipped_network_is_evaluated_as_the_run_was(finished_run, tmp_path, monkeypatch, capsys):
     config, folder = finished_run
     monkeypatch.chdir(tmp_path)
     options = RunOptions(checkpoint="tiny", progress=False, pretrained=True)
     run.run(config, options)
     names = {"iterations", "training_seconds", "accuracy", "config", "trained_with"}
     theirs = json.loads((folder / "results-2shot-3way-transductive.json").read_text())
-    ours = json.loads((tmp_path / "tiny" / "results-2shot-3way-transductive.json").read_text())
+    records = tmp_path / "tiny-evaluations"
+    ours = json.loads((records / "results-2shot-3way-transductive.json").read_text())
     assert {n: ours[n] for n in names} == {n: theirs[n] for n in names}
+    output = capsys.readouterr().out
+    assert "evaluating tiny, which comes with the package, after 4 of 4 meta-iterations" in output
+    assert not (tmp_path / "tiny").exists()
     run.run(config, options)  # and again, now that the folder is there
 
 
@@ -131,12 +135,47 @@ def test_a_checkpoint_of_ones_own_comes_before_a_shipped_network(finished_run, t
     assert "comes with the package" not in capsys.readouterr().out
 
 
-def test_a_name_may_end_in_the_shots(finished_run):
-    one, five = load_pretrained("tiny-1shot"), load_pretrained("tiny-5shot")
-    assert one.output_shape == five.output_shape == (None, 3)
-    assert int(one.optimizer.iterations) == 4 * 3 * 4  # meta-iterations, tasks, steps
-    for a, b in zip(one.get_weights(), load_pretrained("tiny").get_weights(), strict=True):
+def test_a_name_that_is_a_folder_too_is_refused_with_both_ways_out(
+    finished_run, tmp_path, monkeypatch, capsys
+):
+    config, folder = finished_run
+    folder.rename(tmp_path / "tiny")
+    monkeypatch.chdir(tmp_path)
+
+    def evaluate(checkpoint):
+        run.run(config, RunOptions(checkpoint=checkpoint, progress=False, pretrained=True))
+        return capsys.readouterr().out
+
+    monkeypatch.setattr(stages, "load_dataset", None)  # it is refused before any data are read
+    with pytest.raises(RunError) as caught:
+        evaluate("tiny")
+    assert "--checkpoint ./tiny for the folder" in str(caught.value)
+    assert "--checkpoint package:tiny for the network" in str(caught.value)
+    monkeypatch.setattr(stages, "load_dataset", lambda *args, **kwargs: vector_dataset(size=28))
+    assert "evaluating tiny/ckpt-4, after 4 of 4 meta-iterations" in evaluate("./tiny")
+    assert "evaluating tiny, which comes with the package" in evaluate("package:tiny")
+
+
+@pytest.mark.parametrize("checkpoint", ["tiny-7shot", "package:tony", "nothing/here"])
+def test_what_there_is_is_listed_on_a_miss_before_any_data_are_read(
+    finished_run, monkeypatch, tmp_path, checkpoint
+):
+    monkeypatch.setattr(stages, "load_dataset", None)
+    monkeypatch.chdir(tmp_path)
+    options = RunOptions(checkpoint=checkpoint, progress=False, pretrained=True)
+    with pytest.raises(RunError, match=r"tiny-2shot|one of: tiny|package: tiny"):
+        run.run(finished_run[0], options)
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_name_may_end_in_the_shots_it_was_evaluated_with(finished_run):
+    two = load_pretrained("tiny-2shot")
+    assert two.output_shape == (None, 3)
+    assert int(two.optimizer.iterations) == 4 * 3 * 4  # meta-iterations, tasks, steps
+    for a, b in zip(two.get_weights(), load_pretrained("tiny").get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+    with pytest.raises(ValueError, match=r"one of: tiny-2shot\. Received: 'tiny-5shot'"):
+        load_pretrained("tiny-5shot")
 
 
 def test_a_network_trained_for_some_shots_is_found_by_them_only(finished_run, tmp_path):

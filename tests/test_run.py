@@ -5,6 +5,7 @@ import importlib
 import json
 import os
 import random
+import re
 import signal
 import sys
 import time
@@ -20,7 +21,8 @@ from helpers import evaluation_tasks, tiny_config, vector_dataset
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from supervised_reptile.config import Config, RunOptions
-from supervised_reptile.errors import RunError
+from supervised_reptile.datasets.few_shot import FewShotDataset
+from supervised_reptile.errors import NotFiniteError, RunError
 from supervised_reptile.models import omniglot_model
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -40,8 +42,8 @@ from supervised_reptile.config.command_line import run_main
 from supervised_reptile.config.flags import config_from_flags, define_flags, options_from_flags
 from supervised_reptile import meta_learner
 from supervised_reptile.runs import stages, trainer as training
+from supervised_reptile.runs.checkpoints import RunDirectory
 from supervised_reptile.main import run
-import tensorflow as tf
 
 stages.load_dataset = lambda *args, **kwargs: vector_dataset()
 sys.modules[run.__module__].model_from_config = lambda config: dense_model()
@@ -70,7 +72,7 @@ def die():
 
 
 def die_in_save(iteration, where):
-    save, record = training.Trainer.save, tf.train.CheckpointManager._record_state
+    save, record = training.Trainer.save, RunDirectory._list
 
     def deadly_save(self):
         if self.iteration == iteration and where == "half written":
@@ -84,12 +86,12 @@ def die_in_save(iteration, where):
         return path
 
     def deadly_record(self):
-        if where == "not listed" and self.latest_checkpoint.endswith(f"ckpt-{iteration}"):
+        if where == "not listed" and self.newest_iteration == iteration:
             die()
         record(self)
 
     training.Trainer.save = deadly_save
-    tf.train.CheckpointManager._record_state = deadly_record
+    RunDirectory._list = deadly_record
 
 
 how = json.loads(sys.argv.pop(1))
@@ -123,7 +125,7 @@ class Process:
         return [round((1 - float(line)) * ITERATIONS) for line in lines]
 
     def wait_for_iterations(self, count):
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while len(self.iterations()) < count:
             assert time.monotonic() < deadline, self.output()
             time.sleep(0.002)
@@ -168,11 +170,13 @@ def newest(directory):
 
 
 def checkpoint_values(directory):
-    """Every number of the newest checkpoint but the wall time and the count of saves."""
+    """Every number of the newest checkpoint but times, the count of saves and the data's name."""
     reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(directory)))
     names = [n for n in reader.get_variable_to_shape_map() if n.endswith("VARIABLE_VALUE")]
     values = {n: reader.get_tensor(n) for n in names}
-    return {n: v for n, v in values.items() if not n.startswith(("seconds", "save_counter"))}
+    return {
+        n: v for n, v in values.items() if not n.startswith(("seconds", "save_counter", "data_set"))
+    }
 
 
 def curve_without_times(directory):
@@ -219,10 +223,11 @@ def test_killed_again_and_again_a_run_ends_with_the_same_bits(start, uninterrupt
     assert newest(run) == 20
     assert (run / "ckpt-25.index").exists()
 
-    # Right after a checkpoint, at a place where the curve and the checkpoint agree.
+    # Right after a checkpoint, at a place where the curve and the checkpoint agree. What is
+    # complete counts, listed or not.
     process = start(tmp_path, die_in_save=(30, "saved"))
     assert process.wait() == -signal.SIGKILL, process.output()
-    assert process.iterations() == list(range(20, 30))
+    assert process.iterations() == list(range(25, 30))
     assert newest(run) == 30
 
     # Anywhere.
@@ -346,6 +351,69 @@ def test_a_run_leaves_model_record_and_curves(run_here, tmp_path):
     assert json.loads((run / "results.json").read_text())["accuracy"]["test"]["tasks"] == 3
 
 
+def test_a_finished_run_shows_its_result_before_any_data_are_read(run_here, monkeypatch, tmp_path):
+    config = tiny_config()
+    first, output = run_here(config)
+    assert output.startswith("task\n")
+    monkeypatch.setattr(stages, "load_dataset", None)
+    path = tmp_path / "run" / "results.json"
+    before = path.read_bytes()
+    again, output = run_here(config)
+    assert again == first and path.read_bytes() == before
+    assert output.startswith("already finished: 4 of 4 meta-iterations; here is its result, from ")
+    assert f"test accuracy: {first['test']}" in output and "learning_rate" not in output
+    # What is impossible is refused before the configuration is printed and the data are read.
+    with pytest.raises(RunError, match="another configuration"):
+        run_here(config.replace(learning_rate=0.5))
+
+
+def test_a_damaged_record_is_made_again_and_damaged_notes_are_set_aside(run_here, tmp_path):
+    config, run = tiny_config(), tmp_path / "run"
+    first, _ = run_here(config)
+    for text in (b"", b"null", b"[" * 9999, b"\xff\xfe", b'{"config": 1' + b"0" * 400 + b"}"):
+        (run / "results.json").write_bytes(text)
+        (run / "trained_on.json").write_bytes(text)
+        again, output = run_here(config)
+        assert again == first
+        assert "all 4 meta-iterations are done" in output
+        record = json.loads((run / "results.json").read_text())
+        assert record["accuracy"]["test"]["mean"] == first["test"].mean
+
+
+def test_a_record_says_when_how_and_on_what_and_keeps_every_task(run_here, tmp_path, monkeypatch):
+    dataset = vector_dataset(size=28)
+    named = {"fingerprint": "abc", "description": "a folder"}
+    object.__setattr__(dataset, "__class__", type("Named", (FewShotDataset,), named))
+    monkeypatch.setattr(stages, "load_dataset", lambda *a, **k: dataset)
+    monkeypatch.setattr(sys, "argv", ["/somewhere/run_tiny.py", "--shots", "2", "--x=a b"])
+    config = tiny_config(eval_samples=9)
+    accuracies, _ = run_here(config)
+    record = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert record["command"] == "run_tiny.py --shots 2 '--x=a b'"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", record["date"])
+    assert record["data"] == named
+    with np.load(tmp_path / "run" / "results.npz") as found:
+        for split, accuracy in accuracies.items():
+            correct, classes = found[f"{split}/correct"], found[f"{split}/classes"]
+            assert correct.shape == (9,) and classes.shape == (9, 3)
+            assert int(found[f"{split}/queries"]) == 3
+            assert correct.mean() / 3 == pytest.approx(accuracy.mean)
+            for position, ids in enumerate(classes):
+                positions = range(position, position + 1)
+                drawn = evaluation_tasks(0, "evaluation", dataset, split, config, positions)
+                offsets = dataset.class_offsets
+                for query, class_id in zip(drawn.queries[0], ids, strict=True):
+                    assert offsets[class_id] <= query < offsets[class_id + 1]
+                    assert class_id in dataset.splits[split]
+
+
+def test_what_diverges_in_fine_tuning_is_no_accuracy(run_here):
+    config = tiny_config()
+    run_here(config)
+    with pytest.raises(NotFiniteError, match="the predictions of all 6 train tasks became infin"):
+        run_here(config.replace(learning_rate=1e30), pretrained=True)
+
+
 def test_the_saved_model_is_stock_keras_and_predicts_as_the_trained_one(run_here, tmp_path):
     config = tiny_config(eval_iters=0, transductive=True)
     run_here(config)
@@ -402,7 +470,8 @@ def test_pretrained_evaluates_only_and_names_its_record(run_here, tmp_path):
         "results-2shot-3way-non-transductive.json": config,
         "results-1shot-3way-transductive.json": one_shot,
     }
-    assert after.keys() - before.keys() == names.keys()
+    arrays = {name.replace(".json", ".npz") for name in names}
+    assert after.keys() - before.keys() == names.keys() | arrays
     for name, evaluated in names.items():
         record = json.loads(after[name])
         assert Config.from_dict(record["config"]) == evaluated
@@ -418,8 +487,10 @@ def test_pretrained_evaluates_only_and_names_its_record(run_here, tmp_path):
     # Another evaluation of the same kind does not overwrite the first; the same one does.
     for _ in range(2):
         run_here(config.replace(eval_iters=1), pretrained=True)
-    names = {"results-2shot-3way-non-transductive-2.json"}
-    assert files().keys() - after.keys() == names and after.items() <= files().items()
+    names = {f"results-2shot-3way-non-transductive-2.{kind}" for kind in ("json", "npz")}
+    assert files().keys() - after.keys() == names
+    kept = {name: content for name, content in files().items() if name in after}
+    assert kept == after
 
 
 def test_thread_pools_of_a_running_tensorflow_stay_as_they_are():

@@ -1,6 +1,7 @@
 """The training loop: what it computes, what it leaves on disk, and how it goes on from there."""
 
 import csv
+import json
 import os
 import resource
 import shutil
@@ -15,6 +16,7 @@ from numpy_reference import Sgd, meta_iteration
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from supervised_reptile.config import Config, RunOptions
+from supervised_reptile.datasets.few_shot import FewShotDataset
 from supervised_reptile.errors import RunError, RunInterrupted
 from supervised_reptile.from_config import learner_from_config, meta_step_from_config
 from supervised_reptile.runs import learning_curve as curve
@@ -49,11 +51,13 @@ def at_iteration(trainer, iteration, action):
 
 
 def checkpoint_values(prefix):
-    """Every number of a checkpoint but the wall time and the count of saves."""
+    """Every number of a checkpoint but the wall time, the count of saves and the data's name."""
     reader = tf.train.load_checkpoint(str(prefix))
     names = [n for n in reader.get_variable_to_shape_map() if n.endswith("VARIABLE_VALUE")]
     values = {n: reader.get_tensor(n) for n in names}
-    return {n: v for n, v in values.items() if not n.startswith(("seconds", "save_counter"))}
+    return {
+        n: v for n, v in values.items() if not n.startswith(("seconds", "save_counter", "data_set"))
+    }
 
 
 def assert_same_bits(one, other):
@@ -335,8 +339,6 @@ DAMAGES = {
     "a bit of the weights": flip(DATA, 300),
     "index truncated": cut(INDEX, -10),
     "index missing": lambda d: (d / INDEX).unlink(),
-    "list of checkpoints empty": cut("checkpoint", 0),
-    "list of checkpoints cut short": cut("checkpoint", 10),
     "configuration missing": lambda d: (d / "config.json").unlink(),
     "configuration cut short": cut("config.json", 100),
 }
@@ -356,16 +358,150 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(finished, tmp_path, damage,
     assert files_of(directory) == before  # nothing is thrown away, nothing begun anew
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        cut("checkpoint", 0),
+        cut("checkpoint", 10),
+        flip("checkpoint", 30),
+        lambda d: (d / "checkpoint").unlink(),
+        lambda d: (d / "checkpoint").write_bytes(b"\xff\xfe"),
+        lambda d: (d / "checkpoint").write_text('model_checkpoint_path: "ckpt-2"\n'),
+    ],
+)
+def test_the_list_of_checkpoints_need_not_be_there(finished, tmp_path, damage):
+    directory = tmp_path / "run"
+    shutil.copytree(finished, directory)
+    damage(directory)
+    trainer = new_trainer(directory, tiny_config())
+    trainer.prepare()
+    assert trainer.iteration == 4
+    with pytest.raises(RunError, match="another configuration"):
+        new_trainer(directory, tiny_config(seed=1)).prepare()
+    assert new_trainer(directory, tiny_config()).restore_for_evaluation() == tiny_config()
+
+
+@pytest.mark.parametrize("name", ["model.keras", "results.json"])
+def test_what_a_run_without_checkpoints_left_is_not_trained_over(tmp_path, name):
+    (tmp_path / name).write_text("precious")
+    with pytest.raises(RunError, match=f"holds {name} of a run, but no checkpoint"):
+        new_trainer(tmp_path, tiny_config()).prepare()
+    assert (tmp_path / name).read_text() == "precious"
+
+
+def test_what_was_interrupted_is_passed_over_and_removed(finished, tmp_path):
+    """What kills leave: of version 0.1 half an index that is not listed, and of this one a folder.
+
+    Were the checkpoint listed it would be damaged, and the run refused.
+    """
+    directory, config = tmp_path / "run", tiny_config(meta_iters=4)
+    shutil.copytree(finished, directory)
+    (directory / "ckpt-6.index").write_bytes((directory / INDEX).read_bytes()[:-9])
+    shutil.copy(directory / DATA, directory / "ckpt-6.data-00000-of-00001")
+    (directory / "ckpt-7.part").mkdir()
+    (directory / "ckpt-7.part" / "ckpt-7.index").write_text("half")
+    (directory / "ckpt-8_temp").mkdir()
+    shutil.copy(directory / DATA, directory / "ckpt-8.data-00000-of-00001")
+    (directory / "checkpoint.tmp0123").write_text("")
+    trainer = new_trainer(directory, config)
+    trainer.prepare()
+    assert trainer.iteration == 4
+    left = {path.name for path in directory.iterdir()}
+    assert left - {".lock", "data.json"} == {path.name for path in finished.iterdir()} - {
+        ".lock",
+        "data.json",
+    }
+
+
+@pytest.mark.parametrize("name", ["run[1]", "run*\\?, 1"])
+def test_a_directory_of_any_name_touches_no_other(finished, tmp_path, name):
+    for neighbour in ("run1", "runs, 1"):
+        shutil.copytree(finished, tmp_path / neighbour)
+    before = files_of(tmp_path)
+    config = tiny_config(meta_iters=9, meta_step=0.5, meta_step_final=0.5)
+    trained(tmp_path / name, config)
+    back = new_trainer(tmp_path / name, config.replace(meta_iters=11))
+    back.prepare()
+    back.train()
+    after = files_of(tmp_path)
+    assert {n: after[n] for n in before} == before
+    kept = sorted(p.stem for p in (tmp_path / name).iterdir() if p.suffix == ".index")
+    assert kept == ["ckpt-10", "ckpt-11", "ckpt-9"]
+    back.restore_for_evaluation()
+    assert back.iteration == 11
+
+
+def test_a_run_of_constant_step_is_prolonged_to_the_bits_of_the_longer_one(tmp_path):
+    config = tiny_config(meta_step=0.3, meta_step_final=0.3, eval_interval=2)
+    trained(tmp_path / "parts", config)
+    longer = config.replace(meta_iters=7)
+    trained(tmp_path / "parts", longer)
+    trained(tmp_path / "whole", longer)
+    assert_same_bits(*(checkpoint_values(tmp_path / d / "ckpt-7") for d in ("parts", "whole")))
+    curves = [without_times(curve_of(tmp_path / d)) for d in ("parts", "whole")]
+    assert curves[0] == curves[1]
+    with pytest.raises(RunError, match="meta_iters: 7 -> 4"):
+        new_trainer(tmp_path / "parts", config).prepare()
+
+
+def test_an_annealed_run_is_not_prolonged(finished):
+    before = files_of(finished)
+    with pytest.raises(RunError) as caught:
+        new_trainer(finished, tiny_config(meta_iters=9)).prepare()
+    message = one_line(caught)
+    assert "a run of 4 meta-iterations whose step size goes from 1 to 0" in message
+    assert "--meta_step equal to --meta_step_final" in message
+    assert files_of(finished) == before
+
+
+# Which data
+
+
+def with_identity(trainer, fingerprint):
+    """As the loaders of data sets give it."""
+    named = {"fingerprint": fingerprint, "description": f"folder of {fingerprint}"}
+    object.__setattr__(trainer.dataset, "__class__", type("Named", (FewShotDataset,), named))
+    return trainer
+
+
+def test_other_data_of_the_same_name_are_refused(finished, tmp_path, capsys):
+    config = tiny_config(meta_iters=4)
+    first = with_identity(new_trainer(tmp_path, config), "abc123")
+    first.prepare()
+    first.train()
+    assert json.loads((tmp_path / "data.json").read_text()) == {
+        "dataset": "glyphs",
+        "fingerprint": "abc123",
+        "description": "folder of abc123",
+    }
+    (tmp_path / "data.json").unlink()  # the checkpoints know it themselves
+    before = files_of(tmp_path)
+    for step in ("prepare", "restore_for_evaluation"):
+        with pytest.raises(RunError) as caught:
+            getattr(with_identity(new_trainer(tmp_path, config), "def456"), step)()
+        message = one_line(caught)
+        assert "Expected: abc123 folder of abc123. Received: def456 folder of def456" in message
+    assert files_of(tmp_path) == before
+    capsys.readouterr()
+    with_identity(new_trainer(tmp_path, config), "abc123").prepare()
+    assert "note:" not in capsys.readouterr().out
+    # A run that does not say, as those of version 0.1, goes on with a note.
+    shutil.copytree(finished, tmp_path / "old")
+    with_identity(new_trainer(tmp_path / "old", tiny_config()), "abc123").prepare()
+    assert "does not say on which data it was trained" in capsys.readouterr().out
+
+
+# What goes wrong
+
+
 def test_the_way_back_to_an_older_checkpoint_is_told_and_works(finished, tmp_path):
     directory, config = tmp_path / "run", tiny_config()
     shutil.copytree(finished, directory)
     DAMAGES["data truncated"](directory)
-    with pytest.raises(RunError, match="go back to ckpt-2, make it the model_checkpoint_path"):
+    with pytest.raises(RunError, match=r"To go back to ckpt-2, delete ckpt-4\.\*"):
         new_trainer(directory, config).prepare()
-    listed = directory / "checkpoint"
-    line = 'model_checkpoint_path: "ckpt-{}"\nall'
-    assert line.format(4) in listed.read_text()
-    listed.write_text(listed.read_text().replace(line.format(4), line.format(2)))
+    for path in directory.glob("ckpt-4.*"):
+        path.unlink()
     back = new_trainer(directory, config)
     back.prepare()
     assert back.iteration == 2
@@ -520,6 +656,21 @@ def usual_interrupts():
     signal.signal(signal.SIGINT, previous)
 
 
+def test_a_signal_that_is_ignored_stays_so(tmp_path, usual_interrupts):
+    """As ``nohup`` starts a process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    trainer = new_trainer(tmp_path, tiny_config(meta_iters=6))
+    trainer.prepare()
+
+    def interrupt(loss):
+        os.kill(os.getpid(), signal.SIGINT)
+        return loss
+
+    at_iteration(trainer, 3, interrupt)
+    trainer.train()
+    assert trainer.iteration == 6
+
+
 def test_a_second_signal_acts_as_usual(tmp_path, usual_interrupts):
     config = tiny_config(meta_iters=6)
     trainer = new_trainer(tmp_path, config)
@@ -559,8 +710,11 @@ def test_tensorboard_and_the_file_show_the_same_curve(tmp_path):
     seconds = [float(row["seconds"]) for row in rows]
     assert 0 < seconds[0] <= seconds[1] <= seconds[2]
     train, test = scalars(tmp_path / "train"), scalars(tmp_path / "test")
-    assert set(test) == {"accuracy"}
-    assert set(train) == {"accuracy", "meta_step", "inner_loss", "iterations_per_second"}
+    assert set(test) == {"accuracy", "running_accuracy"}
+    assert set(train) == {
+        *("accuracy", "running_accuracy", "meta_step", "inner_loss", "seconds"),
+        "iterations_per_second",
+    }
     for column, logged in (
         ("test", test["accuracy"]),
         ("train", train["accuracy"]),
@@ -571,8 +725,65 @@ def test_tensorboard_and_the_file_show_the_same_curve(tmp_path):
         for row, (_, value) in zip(rows, logged, strict=True):
             assert float(row[column]) == pytest.approx(value, rel=1e-5)
     assert all(value > 0 for _, value in train["iterations_per_second"])
+    means = np.cumsum([float(row["test"]) for row in rows]) / np.arange(1, len(rows) + 1)
+    np.testing.assert_allclose([v for _, v in test["running_accuracy"]], means, atol=1e-5)
     for row in rows:  # one task of 3 queries
         assert min(abs(float(row["test"]) - n / 3) for n in range(4)) < 1e-5
+
+
+def test_tensorboard_has_the_configuration(tmp_path):
+    config = tiny_config(eval_interval=2)
+    trained(tmp_path, config)
+    (log,) = (p for p in tmp_path.iterdir() if ".tfevents." in p.name)
+    events = EventAccumulator(str(log), size_guidance={"tensors": 0}).Reload()
+    (text,) = events.Tensors("configuration")
+    assert b"| learning_rate | 0.001 |" in tf.make_ndarray(text.tensor_proto).item()
+    assert "hparams" in events.PluginTagToContent("hparams").__class__.__name__ or (
+        events.PluginTagToContent("hparams")
+    )
+
+
+CURVE_DAMAGES = {
+    "missing": lambda p: p.unlink(),
+    "empty": lambda p: p.write_bytes(b""),
+    "cut in a last field": lambda p: p.write_bytes(p.read_bytes()[:-40]),
+    "not text": lambda p: p.write_bytes(b"\xff\xfe" + p.read_bytes()),
+    "a digit": lambda p: p.write_text(p.read_text().replace("\n3,", "\n3,9")),
+    "an accuracy": lambda p: p.write_text(p.read_text()[:-2] + "7\n"),
+    "a row": lambda p: p.write_text(p.read_text().replace("\n2,", "\n7,")),
+    "a name": lambda p: p.write_text(p.read_text().replace("train", "trein")),
+}
+
+
+@pytest.mark.parametrize("damage", CURVE_DAMAGES)
+def test_a_damaged_curve_is_recovered_from_the_event_files(tmp_path, capsys, damage):
+    config = tiny_config(meta_iters=6, eval_interval=1, meta_step=0.3, meta_step_final=0.3)
+    trained(tmp_path, config)
+    rows, table = curve_of(tmp_path), tmp_path / "curve.csv"
+    CURVE_DAMAGES[damage](table)
+    damaged = table.read_bytes() if table.exists() else None
+    capsys.readouterr()
+    trained(tmp_path, config.replace(meta_iters=8))
+    again = curve_of(tmp_path)
+    assert without_times(again)[:6] == without_times(rows)
+    for ours, theirs in zip(again, rows, strict=False):
+        assert float(ours["seconds"]) == pytest.approx(float(theirs["seconds"]), abs=0.002)
+    assert [int(row["iteration"]) for row in again] == list(range(8))
+    # A last line that is cut is what kills leave; whatever else is damaged is kept and reported.
+    if damage != "cut in a last field":
+        assert "curve.csv was damaged" in capsys.readouterr().out
+    if damaged is not None and damage != "cut in a last field":
+        assert (tmp_path / "curve.csv.damaged-1").read_bytes() == damaged
+
+
+def test_what_cannot_be_recovered_of_a_curve_is_told(tmp_path, capsys):
+    config = tiny_config(meta_iters=4, eval_interval=1, meta_step=0.3, meta_step_final=0.3)
+    trained(tmp_path, config)
+    (tmp_path / "curve.csv").unlink()
+    shutil.rmtree(tmp_path / "test")
+    trained(tmp_path, config.replace(meta_iters=6))
+    assert [row["iteration"] for row in curve_of(tmp_path)] == ["4", "5"]
+    assert "0 of 4 points recovered from TensorBoard's logs, 4 missing" in capsys.readouterr().out
 
 
 def test_a_killed_process_leaves_its_whole_curve_in_tensorboard(tmp_path):
@@ -624,7 +835,7 @@ def test_what_a_run_without_a_checkpoint_left_is_not_mixed_in(tmp_path):
 
 def test_running_accuracies_forget(tmp_path):
     window = curve._RUNNING_WINDOW
-    with LearningCurve(tmp_path, ("train", "test"), 0) as points:
+    with LearningCurve(tmp_path, ("train", "test"), 0, 1) as points:
         for i in range(4 * window):
             early = i < 3 * window
             points.add(
@@ -639,7 +850,7 @@ def test_running_accuracies_forget(tmp_path):
                 assert points.running_accuracies() == "train 50.0 %  test 50.0 %"
         assert points.running_accuracies() == "train 100.0 %  test 0.0 %"
     # … and are taken up again where the checkpoint is.
-    with LearningCurve(tmp_path, ("train", "test"), 3 * window + window // 2) as points:
+    with LearningCurve(tmp_path, ("train", "test"), 3 * window + window // 2, 1) as points:
         assert points.running_accuracies() == "train 50.0 %  test 50.0 %"
 
 

@@ -22,6 +22,7 @@ from absl import flags
 
 from supervised_reptile.config.declaration import shown
 from supervised_reptile.errors import ConfigError, UserError
+from supervised_reptile.interrupts import raise_in_python
 
 FLAG_FILES = Path(__file__).resolve().parents[1] / "configs"
 """Folder of the flag files that come with the package."""
@@ -275,6 +276,8 @@ def parse_flags(
             flag_values[name].parse(value)
     except ValueError as error:  # What absl makes of --notransductive=1.
         raise flags.Error(str(error)) from error
+    except RecursionError as error:  # where it looks for flags that are spelt alike
+        raise flags.Error("an argument is far too long to be a flag") from error
     if surplus := rest[len(operands) :]:
         most = "every argument is a --flag" if not operands else "there are too many"
         raise flags.Error(f"unexpected argument {surplus[0]!r}: {most}")
@@ -339,6 +342,7 @@ def run_main(
     argv = sys.argv if argv is None else argv
     program = Path(argv[0]).name
     try:
+        raise_in_python()
         code = main(parse_flags([program, *argv[1:]], flag_values, description, operands))
         sys.stdout.flush()
     except BrokenPipeError:  # such as --help | head

@@ -182,7 +182,7 @@ class Config(Checked):
         Raises:
             ConfigError: If a key is unknown or missing, or the values cannot be run.
         """
-        optional = () if "model" in data else ("model",)
+        optional = () if isinstance(data, Mapping) and "model" in data else ("model",)
         _check_keys("configuration", data, (*(s for s in SECTIONS if s not in optional), "seed"))
         if optional:
             data = {**data, "model": _network_of(data["task"])}

@@ -20,7 +20,7 @@ from supervised_reptile.config import Config
 from supervised_reptile.config.locations import FOLDER as IMAGE_FOLDER
 from supervised_reptile.config.paper import dataset_facts
 from supervised_reptile.reproduction.published import full_length
-from supervised_reptile.runs.files import write_whole
+from supervised_reptile.runs.files import read_json, write_whole
 
 if TYPE_CHECKING:
     import keras
@@ -42,7 +42,8 @@ def load_pretrained(name: str) -> keras.Model:
 
     Args:
         name: One of :func:`pretrained_names`, such as ``"omniglot-5way"``. As Reptile's training
-            does not depend on the shots, ``"omniglot-5way-1shot"`` is the same network.
+            does not depend on the shots, ``"omniglot-5way-1shot"`` is the same network; the shots
+            must be some that it was evaluated with.
 
     Returns:
         Keras model from float32 images [batch, height, width, channels] to logits
@@ -58,7 +59,7 @@ def load_pretrained(name: str) -> keras.Model:
     """
     import keras  # not at the top: names, facts and `ship` do without TensorFlow
 
-    return keras.models.load_model(FOLDER / f"{_stem(name)}.keras")
+    return keras.models.load_model(FOLDER / f"{network_called(name)}.keras")
 
 
 def model_facts(name: str) -> dict[str, Any]:
@@ -75,17 +76,31 @@ def model_facts(name: str) -> dict[str, Any]:
     Raises:
         ValueError: There is no such network.
     """
-    return json.loads((FOLDER / f"{_stem(name)}.json").read_text())
+    return json.loads((FOLDER / f"{network_called(name)}.json").read_text())
 
 
-def _stem(name: str) -> str:
+def network_called(name: str) -> str:
+    """The name of a network that ships, without the shots that may stand at its end.
+
+    Args:
+        name: As for :func:`load_pretrained`.
+
+    Raises:
+        ValueError: There is no such network, or it was not evaluated with so many shots.
+    """
     known = pretrained_names()
     # A network trained for one number of shots (by MAML) has it in its own name.
-    stem = name if name in known else re.sub(r"-\d+shot$", "", name)
-    if stem not in known:
-        listed = ", ".join(known) or "none yet"
-        raise ValueError(f"name must be one of: {listed}. Received: {name!r}")
-    return stem
+    if name in known:
+        return name
+    match = re.fullmatch(r"(.+)-(\d+)shot", name)
+    if match and match[1] in known:
+        facts = json.loads((FOLDER / f"{match[1]}.json").read_text(encoding="utf-8"))
+        shots = sorted({evaluation["shots"] for evaluation in facts["evaluations"]})
+        if int(match[2]) in shots:
+            return match[1]
+        names = ", ".join(f"{match[1]}-{number}shot" for number in shots)
+        raise ValueError(f"name must be {match[1]} or one of: {names}. Received: {name!r}")
+    raise ValueError(f"name must be one of: {', '.join(known) or 'none yet'}. Received: {name!r}")
 
 
 def ship(run: Path, name: str, folder: Path = FOLDER) -> None:
@@ -97,11 +112,11 @@ def ship(run: Path, name: str, folder: Path = FOLDER) -> None:
         folder: Where to put it.
 
     Raises:
-        FileNotFoundError: Something of that is not there.
+        FileNotFoundError, RunError: Something of that is not there, or damaged.
         ValueError: The run was not evaluated, or its training is not finished.
     """
-    training = Config.from_json((run / "config.json").read_text())
-    records = [json.loads(path.read_text()) for path in sorted(run.glob("results-*.json"))]
+    training = Config.from_dict(read_json(run / "config.json"))
+    records = [read_json(path) for path in sorted(run.iterdir()) if _is_record(path)]
     if not records:
         raise ValueError(f"{run} must hold a record of an evaluation. Received: none")
     iterations = {record["iterations"] for record in records}
@@ -116,6 +131,7 @@ def ship(run: Path, name: str, folder: Path = FOLDER) -> None:
         "iterations": iterations.pop(),
         "training_seconds": records[0]["training_seconds"],
         "commit": records[0]["environment"]["commit"],
+        **({"data": records[0]["data"]} if "data" in records[0] else {}),
         "evaluations": [
             {
                 "shots": record["config"]["task"]["shots"],
@@ -128,6 +144,10 @@ def ship(run: Path, name: str, folder: Path = FOLDER) -> None:
     shutil.copy(run / "model.keras", folder / f"{name}.keras")
     write_whole(folder / f"{name}.json", json.dumps(facts, indent=2) + "\n")
     write_whole(folder / f"{name}.md", model_card(facts))
+
+
+def _is_record(path: Path) -> bool:
+    return re.fullmatch(r"results-.*\.json", path.name) is not None
 
 
 def model_card(facts: Mapping[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from supervised_reptile.reproduction.published import (
     full_length,
     row_of,
 )
+from supervised_reptile.runs.files import read_json
 from supervised_reptile.runs.learning_curve import first_reached, read_curve
 
 TIME_WINDOW = 400
@@ -69,7 +69,7 @@ def compare(root: Path) -> list[dict[str, Any]]:
 
 def _records(root: Path, pattern: str = "**/results*.json") -> list[tuple[Path, dict[str, Any]]]:
     """The records of runs below a folder; those of experiments hold other things."""
-    read = ((path, json.loads(path.read_text())) for path in sorted(root.glob(pattern)))
+    read = ((path, read_json(path)) for path in sorted(root.glob(pattern)))
     return [(path, record) for path, record in read if {"config", "iterations"} <= record.keys()]
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from supervised_reptile.errors import RunError, RunInterrupted, UserError
+from supervised_reptile.interrupts import raise_in_python
 
 # New processes, as TensorFlow's threads do not survive a fork.
 _SPAWN = multiprocessing.get_context("spawn")
@@ -92,8 +93,10 @@ def run_side_by_side(
 
 def _work(job: Job, line: int) -> None:
     """Carry out a job in its process; its text goes to its log, its bar to a line of its own."""
+    raise_in_python()  # the script that is imported again has let Ctrl-C end the process
     os.setsid()  # Ctrl-C is for the parent, which passes it on: a second signal would not save
     os.environ["TQDM_POSITION"] = str(line)
+    os.environ["SUPERVISED_REPTILE_JOB"] = job.name
     job.log.parent.mkdir(parents=True, exist_ok=True)
     with job.log.open("a", buffering=1) as log, contextlib.redirect_stdout(log):
         try:

@@ -27,6 +27,12 @@ _READMES = (
 )
 _FLAGS = {
     "row": Flag([], "A row to run; may be repeated.", list[str]),
+    "verify": Flag(
+        [],
+        "A network that ships, or a row for all its seeds: evaluate it again and compare with what"
+        " is recorded; may be repeated. Nothing is trained or written.",
+        list[str],
+    ),
     "seeds": Flag((0,), "Seeds to run, with commas between them."),
     "meta_iters": Flag(None, "Outer updates, at least 1, to shorten the run.", int),
     "eval_samples": Flag(10_000, "Tasks of each evaluation, at least 1."),
@@ -67,6 +73,8 @@ Reproduce the published tables: train their rows, and compare our numbers with t
         writes the tables again from the records
     {program} --row omniglot-5way --seeds 0,1,2
         trains, evaluates and records three seeds
+    {program} --verify omniglot-5way --eval_samples 1000
+        evaluates the networks of a row that ship, and compares with what is recorded
 
 Each training is evaluated on every kind of task that is published for its row. Stop it whenever
 you like: the same command continues. Several trainings run side by side in processes of one thread
@@ -82,6 +90,7 @@ Rows:
 def _reproduce(
     *,
     row: Sequence[str],
+    verify: Sequence[str],
     seeds: Sequence[int],
     meta_iters: int | None,
     eval_samples: int,
@@ -95,6 +104,9 @@ def _reproduce(
     """Carries out the rows, whose results go into the table however they end."""
     if eval_samples < 1 or (jobs is not None and jobs < 1):
         raise ConfigError("--eval_samples and --jobs must be at least 1")
+    if verify:
+        _verify(verify, tasks=eval_samples, data_dir=data_dir, progress=progress)
+        return
     records = RESULTS if results is None else Path(results)
     wanted = dict.fromkeys((name, seed) for name in row for seed in seeds)
     options = {"data_dir": data_dir, "progress": progress}
@@ -121,6 +133,15 @@ def _reproduce(
     finally:  # what was finished counts, whatever became of the rest
         table = write_comparison(records, table_file)
     print(table, end="")
+
+
+def _verify(names: Sequence[str], *, tasks: int, data_dir: str, progress: bool) -> None:
+    import_tensorflow()
+    from supervised_reptile.reproduction.verify import networks_of, verify
+
+    networks = [network for name in names for network in networks_of(name)]
+    for network in dict.fromkeys(networks):
+        verify(network, tasks=tasks, data_dir=data_dir, progress=progress)
 
 
 def carry_out(

@@ -68,7 +68,9 @@ def publish(
         results: Folder to copy to.
     """
     results.mkdir(parents=True, exist_ok=True)
-    for path in (directory / "config.json", directory / "curve.csv", *records):
+    by_task = [path.with_suffix(".npz") for path in records]
+    more = [path for path in (directory / "data.json", *by_task) if path.exists()]
+    for path in (directory / "config.json", directory / "curve.csv", *records, *more):
         shutil.copy(path, results)
     draw_curve(row, training, results)
 

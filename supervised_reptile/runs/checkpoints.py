@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import re
 import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import keras
+import numpy as np
 import tensorflow as tf
 
-from supervised_reptile.config import Config
-from supervised_reptile.errors import ConfigError, RunError
-from supervised_reptile.runs.files import write_whole
+from supervised_reptile.config import RESUME_MAY_CHANGE, Config
+from supervised_reptile.datasets.few_shot import FewShotDataset
+from supervised_reptile.errors import ConfigError, RunError, printable
+from supervised_reptile.runs.files import read_json, reason_of, write_whole, writing
 
 try:
     import fcntl
@@ -19,75 +28,46 @@ except ImportError:  # Windows has no such locks
 _CHECKPOINTS_KEPT = 3
 # What TensorFlow raises for a damaged checkpoint, a truncated one included (IndexError).
 _UNREADABLE = (tf.errors.OpError, AssertionError, IndexError, RuntimeError, ValueError)
+_PARTS = ("data-00000-of-00001", "index")
+_CHECKPOINT_FILE = re.compile(r"ckpt-(\d+)\.(?:index|data-\d+-of-\d+)")
+_LISTED = re.compile(r'^(?:all_)?model_checkpoint_paths?: "(?:.*/)?ckpt-(\d+)"$', re.MULTILINE)
+# What killed processes leave; TensorFlow's own names are those of version 0.1.
+_LEFTOVER = re.compile(r"ckpt-\d+(?:\.part|_temp)|checkpoint\.tmp.*|.*\.json\.part|new\.keras")
+_PATTERN = re.compile(r"[*?\[\\]")
+_PRODUCTS = ("model.keras", "classifier.keras", "results.json")
+_DATA = "data_set"
+_DATA_KEY = f"{_DATA}/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 class RunDirectory:
     """Keeps ``config.json`` and the newest checkpoints ``ckpt-<iteration>`` of a run.
 
+    What is there is decided by the checkpoints themselves. The file ``checkpoint``, which lists
+    them for TensorFlow's tools, need not be there; it only helps to tell a checkpoint whose saving
+    was interrupted from one that was damaged later.
+
     Args:
         path: The directory; it need not exist yet.
-        checkpoint: What to save and restore.
-
-    Raises:
-        RunError: The directory's list of checkpoints cannot be read.
     """
 
-    def __init__(self, path: Path, checkpoint: tf.train.Checkpoint) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self._checkpoint = checkpoint
-        self._manager = self._new_manager()
+        self._lock_file = None
+        self._readable: dict[int, str] = {}  # what is wrong with a checkpoint; "" for nothing
+
+    # ------------------------------------------------------ what is there
+
+    @property
+    def newest_iteration(self) -> int | None:
+        """Iteration of the newest checkpoint whose saving was finished; ``None`` if none was."""
+        numbers = sorted(self._numbers(), reverse=True)
+        return next((n for n in numbers if not (self._fault(n) and self._was_interrupted(n))), None)
 
     @property
     def newest(self) -> Path | None:
         """The newest checkpoint; ``None`` if there is none."""
-        newest = self._manager.latest_checkpoint
-        return None if newest is None else Path(newest)
-
-    @property
-    def newest_iteration(self) -> int | None:
-        """Iteration of the newest checkpoint; ``None`` if there is none."""
-        return None if self.newest is None else int(self.newest.name.rpartition("-")[2])
-
-    def make_ready(self, config: Config) -> None:
-        """Make the directory, take it for this process, and write the configuration into it.
-
-        Raises:
-            RunError: It cannot be written, or another process is training there.
-        """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self.lock()
-            write_whole(self.path / "config.json", config.to_json() + "\n")
-        except OSError as error:
-            raise RunError(f"--checkpoint: cannot write {self.path}: {error}") from error
-
-    def save(self, iteration: int) -> Path:
-        """Save a checkpoint under the number of an iteration.
-
-        Raises:
-            RunError: Writing failed; older checkpoints are intact.
-        """
-        try:
-            return Path(self._manager.save(checkpoint_number=iteration))
-        except (tf.errors.OpError, OSError) as error:
-            reason = str(error).partition("\n")[0]
-            raise RunError(f"--checkpoint: cannot write {self.path}: {reason}") from error
-
-    def lock(self) -> None:
-        """Keep other processes from training here as long as this one lives.
-
-        Raises:
-            RunError: Another process is training there, or the directory cannot be written.
-        """
-        if fcntl is None or not self.path.exists():
-            return
-        try:
-            self._lock_file = (self.path / ".lock").open("w")
-            fcntl.lockf(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RunError(f"--checkpoint: another process is training in {self.path}") from error
-        except OSError as error:
-            raise RunError(f"--checkpoint: cannot write {self.path}: {error}") from error
+        newest = self.newest_iteration
+        return None if newest is None else self._prefix(newest)
 
     def saved_config(self) -> Config | None:
         """Configuration of the checkpoints; ``None`` if there is no checkpoint.
@@ -101,72 +81,324 @@ class RunDirectory:
         if not path.exists():
             raise RunError(f"--checkpoint: {self.path} has checkpoints but no config.json")
         try:
-            return Config.from_json(path.read_text())
-        except ConfigError as error:
-            raise RunError(f"--checkpoint: {path}: {error}") from error
+            return Config.from_dict(read_json(path))
+        except (RunError, ConfigError, TypeError, OverflowError) as error:
+            raise RunError(f"--checkpoint: {path} is damaged: {error}") from error
 
-    def restore(self, into: tf.train.Checkpoint | None = None, *, partly: bool = False) -> None:
+    def check(self, config: Config) -> Config | None:
+        """Whether a run of a configuration may go on here, or begin.
+
+        More meta-iterations than before continue the run if its outer step size is constant; under
+        annealing every step depends on their number, so that it is another run.
+
+        Returns:
+            The configuration of the run that goes on; ``None`` for a new one.
+
+        Raises:
+            RunError: Another run is here, or something that would be lost.
+        """
+        saved = self.saved_config()
+        if saved is None:
+            products = [name for name in _PRODUCTS if (self.path / name).exists()]
+            if products:
+                raise RunError(
+                    f"--checkpoint: {self.path} holds {products[0]} of a run, but no checkpoint. "
+                    "Use another directory, or --noresume to set what is there aside"
+                )
+            return None
+        differences = saved.differences(config, ignore=RESUME_MAY_CHANGE)
+        number_only = not saved.differences(config, ignore={*RESUME_MAY_CHANGE, "meta_iters"})
+        if differences and number_only and saved.meta.meta_iters < config.meta.meta_iters:
+            if config.meta.meta_step == config.meta.meta_step_final:
+                return saved
+            raise RunError(
+                f"--checkpoint: {self.path} holds a run of {saved.meta.meta_iters} meta-iterations "
+                f"whose step size goes from {config.meta.meta_step:g} to "
+                f"{config.meta.meta_step_final:g} over them, so that one of "
+                f"{config.meta.meta_iters} (--meta_iters) differs from the first step on. Only a "
+                "run of constant step size (--meta_step equal to --meta_step_final) can be "
+                "prolonged; train this one in another directory"
+            )
+        if differences:
+            raise RunError(
+                f"--checkpoint: {self.path} holds a run of another configuration "
+                f"({'; '.join(differences)}). Use these flags as they were, another "
+                "directory, or --noresume to set that run aside"
+            )
+        return saved
+
+    def check_data(self, dataset: FewShotDataset, flag: str = "--checkpoint") -> None:
+        """Refuse checkpoints of other data; those of version 0.1 do not say, and get a note.
+
+        Args:
+            dataset: The data at hand.
+            flag: What the message begins with.
+
+        Raises:
+            RunError: The checkpoints are of other data.
+        """
+        try:
+            with self._path_for_tensorflow(self.newest_iteration) as path:
+                reader = tf.train.load_checkpoint(path)
+            has_it = reader.has_tensor(_DATA_KEY)
+            saved = reader.get_tensor(_DATA_KEY).tobytes().decode() if has_it else ""
+        except _UNREADABLE:
+            return  # `restore` says so
+        check_same_data(saved, dataset, f"the run in {self.path}", flag)
+
+    # ------------------------------------------------------ taking it
+
+    def lock(self) -> None:
+        """Keep other processes from training here as long as this one lives.
+
+        Raises:
+            RunError: Another process is training there, or the directory cannot be written.
+        """
+        if fcntl is None or self._lock_file is not None or not self.path.exists():
+            return
+        try:
+            file = (self.path / ".lock").open("w")
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Another process may have set the directory aside between these two lines.
+            if not os.path.samestat(os.fstat(file.fileno()), (self.path / ".lock").stat()):
+                raise BlockingIOError
+        except (BlockingIOError, FileNotFoundError) as error:
+            raise RunError(f"--checkpoint: another process is training in {self.path}") from error
+        except OSError as error:
+            reason = reason_of(error)
+            raise RunError(f"--checkpoint: cannot write {self.path}: {reason}") from error
+        self._lock_file = file
+
+    def make_ready(self, config: Config, dataset: FewShotDataset) -> None:
+        """Make the directory, take it for this process, and write what is computed into it.
+
+        Raises:
+            RunError: It cannot be written, or another process is training there.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = reason_of(error)
+            raise RunError(f"--checkpoint: cannot write {self.path}: {reason}") from error
+        self.lock()
+        self._remove_leftovers()
+        write_whole(self.path / "config.json", config.to_json() + "\n")
+        about = {"dataset": dataset.name} | data_facts(dataset)
+        write_whole(self.path / "data.json", json.dumps(about, indent=2) + "\n")
+
+    def move_aside(self) -> None:
+        """Set aside what is in the directory under another name, so that a new run can begin."""
+        names = {*_PRODUCTS, "config.json"}
+        if not self._numbers() and not any((self.path / name).exists() for name in names):
+            return
+        number = 1
+        while (aside := Path(f"{self.path}.previous-{number}")).exists():
+            number += 1
+        with writing(aside, shutil.Error):
+            shutil.move(self.path, aside)
+        self._lock_file = None
+        self._readable.clear()
+        print(f"--noresume: the run in {printable(self.path)} was moved to {printable(aside)}")
+
+    def _remove_leftovers(self) -> None:
+        interrupted = [n for n in self._numbers() if self._fault(n) and self._was_interrupted(n)]
+        for number in interrupted:
+            self._remove(number)
+        for path in [p for p in self.path.iterdir() if _LEFTOVER.fullmatch(p.name)]:
+            with contextlib.suppress(OSError):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    # ------------------------------------------------------ saving and restoring
+
+    def save(
+        self, checkpoint: tf.train.Checkpoint, iteration: int, dataset: FewShotDataset
+    ) -> Path:
+        """Save a checkpoint under the number of an iteration; older ones than three are removed.
+
+        Its files are written elsewhere and renamed when they are whole.
+
+        Args:
+            checkpoint: What to save.
+            iteration: Its number.
+            dataset: The data, whose fingerprint is saved as well.
+
+        Raises:
+            RunError: Writing failed; older checkpoints are intact.
+        """
+        if not hasattr(checkpoint, _DATA):
+            setattr(checkpoint, _DATA, _bytes_variable(identity_of(dataset)))
+        checkpoint.save_counter.assign_add(1)
+        prefix = self._prefix(iteration)
+        part = self.path / f"{prefix.name}.part"
+        try:
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir()
+            checkpoint.write(str(part / prefix.name))
+            for name in (f"{prefix.name}.{kind}" for kind in _PARTS):
+                _to_disk(part / name)
+                (part / name).replace(self.path / name)
+            _to_disk(self.path)
+            part.rmdir()
+            self._readable[iteration] = ""
+            self._list()
+            for number in sorted(self._numbers())[:-_CHECKPOINTS_KEPT]:
+                self._remove(number)
+        except (*_UNREADABLE, OSError) as error:
+            reason = reason_of(error)
+            raise RunError(f"--checkpoint: cannot write {self.path}: {reason}") from error
+        return prefix
+
+    def restore(self, checkpoint: tf.train.Checkpoint, *, partly: bool = False) -> None:
         """Restore the newest checkpoint, of which there must be one.
 
         Args:
-            into: Where to; the checkpoint given at the start by default.
-            partly: Whether ``into`` may have no place for some of what is saved.
+            checkpoint: Where to.
+            partly: Whether it may have no place for some of what is saved.
 
         Raises:
             RunError: It is damaged, or does not fit.
         """
-        newest = self._manager.latest_checkpoint
+        newest = self.newest_iteration
+        prefix = self._prefix(newest)
         try:
             # Every tensor is read once before any variable is touched.
-            reader = tf.train.load_checkpoint(newest)
-            for name in reader.get_variable_to_shape_map():
-                reader.get_tensor(name)
-            status = (into or self._checkpoint).restore(newest)
+            if self._fault(newest):
+                raise ValueError(self._fault(newest))
+            with self._path_for_tensorflow(newest) as path:
+                if not partly and tf.train.load_checkpoint(path).has_tensor(_DATA_KEY):
+                    setattr(checkpoint, _DATA, _bytes_variable(""))
+                status = checkpoint.restore(path)
             if partly:
                 status.expect_partial().assert_existing_objects_matched()
             else:
                 status.assert_consumed()
         except _UNREADABLE as error:
-            reason = str(error).partition("\n")[0]
-            older = [Path(path).name for path in self._manager.checkpoints if path != newest]
+            older = [n for n in self._numbers() if n < newest and not self._fault(n)]
             raise RunError(
-                f"--checkpoint: cannot read {newest}: {reason}."
-                + (
-                    f" To go back to {older[-1]}, make it the model_checkpoint_path in "
-                    f"{self.path / 'checkpoint'}."
-                    if older
-                    else ""
-                )
-                + " To begin anew and keep what is there, use --noresume"
+                f"--checkpoint: cannot read {prefix}: {reason_of(error)}."
+                + (f" To go back to ckpt-{max(older)}, delete ckpt-{newest}.*." if older else "")
+                + " To start again and keep what is there, use --noresume"
             ) from error
 
-    def move_aside(self) -> None:
-        """Set the directory aside under another name, so that a new run can begin."""
-        number = 1
-        while (aside := Path(f"{self.path}.previous-{number}")).exists():
-            number += 1
-        shutil.move(self.path, aside)
-        print(f"--noresume: the run in {self.path} was moved to {aside}")
-        self._manager = self._new_manager()
+    def _prefix(self, iteration: int) -> Path:
+        return self.path / f"ckpt-{iteration}"
 
-    def _new_manager(self) -> tf.train.CheckpointManager:
-        """The manager of the directory's checkpoints, which are listed in its file "checkpoint".
+    def _numbers(self) -> set[int]:
+        """Iterations of which there is a checkpoint, or a part of one."""
+        try:
+            names = [path.name for path in self.path.iterdir()] if self.path.is_dir() else []
+        except OSError as error:
+            reason = reason_of(error)
+            raise RunError(f"--checkpoint: cannot read {self.path}: {reason}") from error
+        found = map(_CHECKPOINT_FILE.fullmatch, names)
+        return {int(match[1]) for match in found if match}
 
-        TensorFlow passes over a list that it cannot read, and the run would begin anew.
-        """
-        listed = self.path / "checkpoint"
-        if listed.exists() and not _is_readable_list(self.path):
-            raise RunError(
-                f"--checkpoint: cannot read {listed}, the list of the checkpoints in that "
-                "directory. Mend it, or use another directory"
-            )
-        return tf.train.CheckpointManager(
-            self._checkpoint, str(self.path), max_to_keep=_CHECKPOINTS_KEPT
+    def _fault(self, number: int) -> str:
+        """What is wrong with a checkpoint, of which every number is read; "" for nothing."""
+        if number not in self._readable:
+            self._readable[number] = ""
+            try:
+                with self._path_for_tensorflow(number) as path:
+                    reader = tf.train.load_checkpoint(path)
+                    for name in reader.get_variable_to_shape_map():
+                        reader.get_tensor(name)
+            except _UNREADABLE as error:
+                self._readable[number] = reason_of(error)
+        return self._readable[number]
+
+    @contextlib.contextmanager
+    def _path_for_tensorflow(self, number: int) -> Iterator[str]:
+        r"""Path of a checkpoint for TensorFlow's readers, to which ``* ? [ \`` are patterns."""
+        prefix = self._prefix(number)
+        if not _PATTERN.search(str(prefix)):
+            yield str(prefix)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            link = Path(folder) / "run"
+            link.symlink_to(self.path.resolve(), target_is_directory=True)
+            yield str(link / prefix.name)
+
+    def _was_interrupted(self, number: int) -> bool:
+        """Whether a process was killed while it saved a checkpoint."""
+        name = self._prefix(number).name
+        if any((self.path / f"{name}{end}").is_dir() for end in (".part", "_temp")):
+            return True
+        try:
+            listed = _LISTED.findall((self.path / "checkpoint").read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError):
+            return False
+        return bool(listed) and str(number) not in listed
+
+    def _list(self) -> None:
+        """Write the list of checkpoints that ``tf.train.latest_checkpoint`` reads."""
+        kept = sorted(self._numbers())[-_CHECKPOINTS_KEPT:]
+        lines = [f'model_checkpoint_path: "ckpt-{kept[-1]}"']
+        lines += [f'all_model_checkpoint_paths: "ckpt-{number}"' for number in kept]
+        write_whole(self.path / "checkpoint", "\n".join(lines) + "\n")
+
+    def _remove(self, number: int) -> None:
+        for kind in reversed(_PARTS):  # without an index the data are not a checkpoint
+            Path(f"{self._prefix(number)}.{kind}").unlink(missing_ok=True)
+        self._readable.pop(number, None)
+
+
+def save_model(model: keras.Model, path: Path) -> None:
+    """Write a ``.keras`` file so that a killed process leaves the old one or the new one.
+
+    Raises:
+        RunError: It cannot be written; the old one is intact.
+    """
+    new = path.with_name("new.keras")
+    with writing(path, ValueError):  # of Keras, where the file system failed
+        model.save(new)
+        _to_disk(new)
+        new.replace(path)
+
+
+def data_facts(dataset: FewShotDataset) -> dict[str, str]:
+    """Fingerprint and description of a data set; empty where it has none."""
+    names = ("fingerprint", "description")
+    found = {name: getattr(dataset, name, "") for name in names}
+    return found if found["fingerprint"] else {}
+
+
+def identity_of(dataset: FewShotDataset) -> str:
+    """Fingerprint and description in one line."""
+    return " ".join(data_facts(dataset).values())
+
+
+def check_same_data(saved: str, dataset: FewShotDataset, what: str, flag: str) -> None:
+    """Raise ``RunError`` if what was trained is of other data than a data set.
+
+    Args:
+        saved: Fingerprint and description of the data it was trained on; "" if not known.
+        dataset: The data at hand, whose fingerprint may be unknown as well.
+        what: What was trained, for the message.
+        flag: What the message begins with.
+    """
+    ours = identity_of(dataset)
+    if not ours:
+        return
+    if not saved:
+        print(
+            f"note: {printable(what)} does not say on which data it was trained; these are {ours}"
+        )
+    elif saved.split()[0] != ours.split()[0]:
+        raise RunError(
+            f"{flag}: {what} was trained on other data. Expected: {saved}. Received: {ours}"
         )
 
 
-def _is_readable_list(directory: Path) -> bool:
+def _bytes_variable(text: str) -> tf.Variable:
+    """A variable of text of any length, as uint8: every value of a checkpoint is numbers."""
+    values = np.frombuffer(text.encode(), np.uint8)
+    return tf.Variable(values, shape=[None], trainable=False)
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file, or the names in a directory, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        return tf.train.get_checkpoint_state(str(directory)) is not None
-    except ValueError:  # an empty one
-        return False
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -3,98 +3,249 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import csv
+import math
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from supervised_reptile.errors import RunError
-from supervised_reptile.runs.files import write_table
+from supervised_reptile.config import Config
+from supervised_reptile.errors import RunError, printable
+from supervised_reptile.runs.files import read_text, reason_of, set_aside, write_table, writing
 
 # Running accuracies are means over this many points, not over the whole history.
 _RUNNING_WINDOW = 50
 
 
 class LearningCurve:
-    """The learning curve: ``curve.csv`` and TensorBoard scalars, a writer for each split.
+    """The learning curve: ``curve.csv`` and TensorBoard's scalars, a writer for each split.
 
-    Each accuracy is of the N predictions of one task, as in the authors' program, and so coarse.
+    Each accuracy is of the N predictions of one task, as in the authors' program, and so coarse;
+    TensorBoard shows the running mean as well.
+
+    Which points a run has is known. Those that ``curve.csv`` lacks, or holds otherwise than
+    TensorBoard's event files (which carry check sums), are taken from these; what cannot be
+    recovered is reported, and the damaged table is kept next to the new one.
 
     Args:
         directory: Where to write; must exist.
         splits: Names of the splits, ``"train"`` among them.
         iteration: Meta-iterations done so far. Points from there on, which a killed run may have
             left, will be computed again and are dropped.
+        interval: Meta-iterations from point to point.
 
     Raises:
-        RunError: TensorBoard's logs cannot be written.
+        RunError: The table or TensorBoard's logs cannot be written.
     """
 
-    def __init__(self, directory: Path, splits: tuple[str, ...], iteration: int) -> None:
+    def __init__(
+        self, directory: Path, splits: tuple[str, ...], iteration: int, interval: int
+    ) -> None:
         import tensorflow as tf  # not at the top: who reads curves does without
 
         self._path = directory / "curve.csv"
         self._splits = splits
         self._fields = ("iteration", "seconds", "meta_step", "inner_loss", *splits)
         self._recent = {split: collections.deque(maxlen=_RUNNING_WINDOW) for split in splits}
-        rows = self._rows_before(iteration)
+        rows = self._recovered(directory, range(0, iteration, interval)) if iteration else []
         for row in rows[-_RUNNING_WINDOW:]:
             for split in splits:
                 self._recent[split].append(float(row[split]))
         self._last = (int(rows[-1]["iteration"]), float(rows[-1]["seconds"])) if rows else (0, 0.0)
         write_table(self._path, self._fields, ([row[f] for f in self._fields] for row in rows))
-        self._file = self._path.open("a", newline="")
+        with writing(self._path):
+            self._file = self._path.open("a", newline="", encoding="utf-8")
         self._writer = csv.writer(self._file, lineterminator="\n")
-        try:
+        self._tensorboard = (
+            f"--checkpoint: cannot write TensorBoard's logs into the folders {', '.join(splits)} "
+            f"of {directory}: "
+        )
+        with self._writing_logs():
             self._logs = {s: tf.summary.create_file_writer(str(directory / s)) for s in splits}
-        except tf.errors.OpError as error:
-            raise RunError(
-                "--checkpoint: cannot write TensorBoard's logs into the folders "
-                f"{', '.join(splits)} of {directory}"
-            ) from error
 
     def __enter__(self) -> LearningCurve:
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
         self._file.close()
-        for log in self._logs.values():
-            log.close()
+        try:
+            with self._writing_logs():
+                for log in self._logs.values():
+                    log.close()
+        except RunError:
+            if kind is None:
+                raise
 
     def add(self, iteration: int, seconds: float, **values: float) -> None:
-        """Write one point; ``values`` hold meta_step, inner_loss and one accuracy a split."""
+        """Write one point; ``values`` hold meta_step, inner_loss and one accuracy a split.
+
+        Raises:
+            RunError: It cannot be written.
+        """
         import tensorflow as tf
 
-        self._writer.writerow(
-            [iteration, f"{seconds:.3f}", *(f"{values[f]:.6g}" for f in self._fields[2:])]
-        )
-        self._file.flush()
+        with writing(self._path):
+            self._writer.writerow(
+                [iteration, f"{seconds:.3f}", *(f"{values[f]:.6g}" for f in self._fields[2:])]
+            )
+            self._file.flush()
         iterations, elapsed = iteration - self._last[0], seconds - self._last[1]
         self._last = (iteration, seconds)
+        scalars = {split: {"accuracy": values[split]} for split in self._splits}
         for split in self._splits:
             self._recent[split].append(values[split])
-            with self._logs[split].as_default(step=iteration):
-                tf.summary.scalar("accuracy", values[split])
-        with self._logs["train"].as_default(step=iteration):
-            tf.summary.scalar("meta_step", values["meta_step"])
-            tf.summary.scalar("inner_loss", values["inner_loss"])
-            if iterations and elapsed > 0:
-                tf.summary.scalar("iterations_per_second", iterations / elapsed)
+            scalars[split]["running_accuracy"] = self._running_mean(split)
+        scalars["train"] |= {n: values[n] for n in ("meta_step", "inner_loss")}
+        scalars["train"]["seconds"] = seconds
+        if iterations and elapsed > 0:
+            scalars["train"]["iterations_per_second"] = iterations / elapsed
+        with self._writing_logs():
+            for split, named in scalars.items():
+                # From NumPy: of every new Python number TensorFlow keeps a tensor for ever.
+                with self._logs[split].as_default(step=np.asarray(iteration, np.int64)):
+                    for name, value in named.items():
+                        tf.summary.scalar(name, np.float32(value))
 
     def running_accuracies(self) -> str:
         """Mean accuracy of each split over the last points, in words."""
-        means = ((s, 100 * float(np.mean(v))) for s, v in self._recent.items())
-        return "  ".join(f"{split} {mean:.1f} %" for split, mean in means)
+        return "  ".join(f"{s} {100 * self._running_mean(s):.1f} %" for s in self._recent)
 
-    def _rows_before(self, iteration: int) -> list[dict[str, str]]:
-        """Points of the iterations the checkpoint has done; later ones will be done again."""
-        if not iteration or not self._path.exists():
-            return []
-        with self._path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        # A killed process may have left half a line at the end.
-        whole = (r for r in rows if None not in r.values() and set(r) == set(self._fields))
-        return [r for r in whole if int(r["iteration"]) < iteration]
+    def _running_mean(self, split: str) -> float:
+        # A point that was not finite counts as wrong.
+        return float(np.mean(np.nan_to_num(self._recent[split]))) if self._recent[split] else 0.0
+
+    @contextlib.contextmanager
+    def _writing_logs(self) -> Iterator[None]:
+        import tensorflow as tf
+
+        try:
+            yield
+        except (tf.errors.OpError, OSError) as error:
+            raise RunError(self._tensorboard + reason_of(error)) from error
+
+    def _recovered(self, directory: Path, expected: range) -> list[dict[str, str]]:
+        """The points that the checkpoint has behind it, from the table and the event files."""
+        found, damaged = _rows_of(self._path, self._fields)
+        logged = _logged_points(directory, self._splits)
+        rows, changed, missing = [], [], []
+        for iteration in expected:
+            row, point = found.get(iteration), logged.get(iteration, {})
+            if row is None or not _agrees(row, point):
+                if point.keys() >= set(self._fields):
+                    row = {name: f"{point[name]:.6g}" for name in self._fields}
+                    row |= {"iteration": str(iteration), "seconds": f"{point['seconds']:.3f}"}
+                    changed.append(iteration)
+                elif row is None:
+                    missing.append(iteration)
+                    continue
+                else:  # Of version 0.1, whose events have no time.
+                    row |= {name: f"{point[name]:.6g}" for name in self._fields if name in point}
+                    changed.append(iteration)
+            rows.append(row)
+        if changed or missing or damaged:
+            aside = ""
+            if self._path.exists():
+                aside = f"; the old one is {printable(set_aside(self._path).name)}"
+            print(
+                f"note: {printable(self._path)} was damaged: {len(changed)} of {len(expected)} "
+                f"points recovered from TensorBoard's logs, {len(missing)} missing{aside}"
+            )
+        return rows
+
+
+def _rows_of(path: Path, fields: tuple[str, ...]) -> tuple[dict[int, dict[str, str]], bool]:
+    """The whole rows of a table by iteration, and whether it is damaged in any other way.
+
+    A killed process may leave a line half written at the end: one without an end of line.
+    """
+    try:
+        text = read_text(path)
+    except RunError:
+        return {}, path.exists()
+    lines = text.splitlines(keepends=True)
+    if lines and not lines[-1].endswith("\n"):
+        lines.pop()
+    rows, damaged = {}, not lines
+    for row in csv.DictReader(lines):
+        try:
+            if tuple(row) != fields or not all(_is_number(row[name]) for name in fields):
+                raise ValueError
+            rows[int(row["iteration"])] = row
+        except ValueError:
+            damaged = True
+    return rows, damaged
+
+
+def _is_number(text: str | None) -> bool:
+    return text is not None and re.fullmatch(r"nan|-?[\d.]+(e[+-]?\d+)?", text) is not None
+
+
+def _agrees(row: dict[str, str], point: dict[str, float]) -> bool:
+    """Whether a row holds what was logged, to its six digits and the log's float32."""
+    for name, logged in point.items():
+        written = float(row[name])
+        if math.isnan(logged) or math.isnan(written):
+            if math.isnan(logged) != math.isnan(written):
+                return False
+            continue
+        digits = math.floor(math.log10(abs(logged))) - 5 if logged else -9
+        unit = 0.001 if name == "seconds" else 10.0**digits
+        if abs(written - logged) > 0.51 * unit + 2e-7 * abs(logged):
+            return False
+    return True
+
+
+def _logged_points(directory: Path, splits: tuple[str, ...]) -> dict[int, dict[str, float]]:
+    """What TensorBoard's event files hold of each point, as far as they can be read."""
+    import tensorflow as tf
+
+    points: dict[int, dict[str, float]] = {}
+    wanted = {split: {"accuracy": split} for split in splits}
+    wanted["train"] |= {name: name for name in ("meta_step", "inner_loss", "seconds")}
+    for split in splits:
+        folder = directory / split
+        files = sorted(folder.iterdir()) if folder.is_dir() else []
+        for file in files:
+            if ".tfevents." not in file.name or not file.is_file():
+                continue
+            with contextlib.suppress(tf.errors.OpError):  # the rest of this file is damaged
+                for record in tf.data.TFRecordDataset(str(file), buffer_size=2**18):
+                    event = tf.compat.v1.Event.FromString(record.numpy())
+                    for value in event.summary.value:
+                        if value.tag in wanted[split]:
+                            number = float(tf.make_ndarray(value.tensor))
+                            points.setdefault(event.step, {})[wanted[split][value.tag]] = number
+    for iteration, point in points.items():
+        point["iteration"] = iteration
+    return points
+
+
+def log_settings(directory: Path, config: Config) -> None:
+    """Log a configuration for TensorBoard, as text and as hyper-parameters, once.
+
+    Args:
+        directory: Directory of the run.
+        config: Its configuration.
+
+    Raises:
+        RunError: It cannot be written.
+    """
+    import tensorflow as tf
+    from tensorboard.plugins.hparams import api
+
+    if any(".tfevents." in path.name for path in directory.iterdir()):
+        return
+    values = {n: v if isinstance(v, bool | int | float | str) else str(v)
+              for n, v in config.flat().items()}  # fmt: skip
+    lines = ["| setting | value |", "|---|---|", *(f"| {n} | {v} |" for n, v in values.items())]
+    with writing(directory, tf.errors.OpError):
+        with tf.summary.create_file_writer(str(directory)).as_default(step=0) as log:
+            tf.summary.text("configuration", "\n".join(lines))
+            api.hparams(values)
+        log.close()
 
 
 def read_curve(path: Path) -> dict[str, np.ndarray]:
@@ -102,10 +253,15 @@ def read_curve(path: Path) -> dict[str, np.ndarray]:
 
     Returns:
         Column name to float64 [points]: iteration, seconds, meta_step, inner_loss, each split.
+
+    Raises:
+        RunError: It cannot be read, or is not such a table.
     """
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {name: np.array([float(row[name]) for row in rows]) for name in rows[0]} if rows else {}
+    rows = list(csv.DictReader(read_text(path).splitlines()))
+    try:
+        return {n: np.array([float(row[n]) for row in rows]) for n in rows[0]} if rows else {}
+    except (TypeError, ValueError) as error:
+        raise RunError(f"cannot read {path}: not a table of numbers: {error}") from error
 
 
 def trailing_mean(values: np.ndarray, window: int) -> np.ndarray:
@@ -118,7 +274,8 @@ def trailing_mean(values: np.ndarray, window: int) -> np.ndarray:
     Returns:
         float64 [points − window + 1], nothing where there are fewer points.
     """
-    sums = np.concatenate([[0.0], np.cumsum(values)])
+    # A point that was not finite counts as wrong.
+    sums = np.concatenate([[0.0], np.cumsum(np.nan_to_num(values))])
     return (sums[window:] - sums[:-window]) / window
 
 

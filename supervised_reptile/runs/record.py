@@ -8,17 +8,24 @@ import json
 import math
 import os
 import platform
+import shlex
 import subprocess
+import sys
+import time
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from supervised_reptile.config import Config
-from supervised_reptile.errors import ConfigError
-from supervised_reptile.runs.files import write_whole
+from supervised_reptile.errors import ConfigError, RunError, printable
+from supervised_reptile.runs.files import read_json, read_text, set_aside, write_whole, writing
 
 if TYPE_CHECKING:
-    from supervised_reptile.evaluation import Accuracy
+    from supervised_reptile.evaluation import Accuracy, Outcome
 
 _PACKAGES = (
     *("supervised-reptile", "tensorflow", "tensorflow-cpu", "keras"),
@@ -34,7 +41,14 @@ def note_training(directory: Path, iteration: int) -> None:
     Args:
         directory: Directory of the run.
         iteration: Meta-iterations done before this part.
+
+    Raises:
+        RunError: It cannot be written.
     """
+    path = directory / _TRAINED_ON
+    if path.exists() and not _is_readable(path):
+        aside = set_aside(path)
+        print(f"note: {printable(path)} is damaged and was renamed to {printable(aside.name)}")
     # A run may go on from an older checkpoint than its last part began with.
     parts = [
         part for part in training_environments(directory) if part["from_iteration"] < iteration
@@ -42,7 +56,7 @@ def note_training(directory: Path, iteration: int) -> None:
     here = environment()
     if not parts or parts[-1]["environment"] != here:
         parts.append({"from_iteration": iteration, "environment": here})
-    write_whole(directory / _TRAINED_ON, json.dumps(parts, indent=2) + "\n")
+    write_whole(path, json.dumps(parts, indent=2) + "\n")
 
 
 def training_environments(directory: Path) -> list[dict[str, Any]]:
@@ -53,10 +67,23 @@ def training_environments(directory: Path) -> list[dict[str, Any]]:
 
     Returns:
         ``from_iteration`` and ``environment`` of each part that differs from the one before;
-        empty where nothing is noted.
+        empty where nothing is noted, or the note is damaged: no record is lost over it.
     """
     path = directory / _TRAINED_ON
-    return json.loads(path.read_text()) if path.exists() else []
+    return read_json(path) if _is_readable(path) else []
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        parts = read_json(path)
+    except RunError:
+        return False
+    return isinstance(parts, list) and all(
+        isinstance(part, dict)
+        and isinstance(part.get("from_iteration"), int)
+        and isinstance(part.get("environment"), dict)
+        for part in parts
+    )
 
 
 def write_record(
@@ -69,8 +96,16 @@ def write_record(
     evaluation_seconds: float,
     trained_with: Config | None = None,
     trained_on: Sequence[Mapping[str, Any]] = (),
+    data: Mapping[str, str] | None = None,
+    outcomes: Mapping[str, Outcome] | None = None,
 ) -> None:
     """Write ``results.json``. Its ``environment`` is that of this process, which evaluated.
+
+    What was found task by task goes into a compressed file of NumPy arrays of the same name,
+    ``results.npz``: for each split ``<split>/correct``, int16 [tasks], the number of queries
+    classified correctly (−1 where the predictions were not finite); ``<split>/classes``,
+    int32 [tasks, N], ids of the classes in the order of their labels; and ``<split>/queries``,
+    the number of queries in a task. It also holds a check sum of the JSON, ``record_crc32``.
 
     Args:
         path: File to write.
@@ -82,31 +117,99 @@ def write_record(
             several records, of all of it.
         trained_with: Configuration of the training where it is not ``config``.
         trained_on: What the training ran on, as `training_environments` gives it.
+        data: Fingerprint and description of the data.
+        outcomes: What was found in each task, by split.
+
+    Raises:
+        RunError: A file cannot be written.
     """
     record: dict[str, Any] = {
         "accuracy": {split: _plain(value) for split, value in accuracies.items()},
         "iterations": iterations,
         "training_seconds": round(training_seconds, 1),
         "evaluation_seconds": round(evaluation_seconds, 1),
+        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "config": config.to_dict(),
         "environment": environment(),
     }
+    if data:
+        record["data"] = dict(data)
     if trained_with is not None:
         record["trained_with"] = trained_with.to_dict()
     if trained_on:
         record["trained_on"] = list(trained_on)
-    write_whole(path, json.dumps(record, indent=2) + "\n")
+    text = json.dumps(record, indent=2) + "\n"
+    if outcomes:
+        _write_outcomes(path.with_suffix(".npz"), outcomes, _check_sum(text))
+    write_whole(path, text)
+
+
+def _check_sum(text: str) -> np.uint32:
+    return np.uint32(zlib.crc32(text.encode()))
+
+
+def _write_outcomes(path: Path, outcomes: Mapping[str, Outcome], check_sum: np.uint32) -> None:
+    arrays = {"record_crc32": check_sum}
+    for split, outcome in outcomes.items():
+        arrays[f"{split}/correct"] = outcome.correct
+        arrays[f"{split}/classes"] = outcome.classes
+        arrays[f"{split}/queries"] = np.int16(outcome.queries)
+    part = path.with_name(f"{path.name}.part")
+    with writing(path):
+        with part.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
 
 
 def is_record_of(path: Path, config: Config) -> bool:
     """Whether a record is there, whole, and of a configuration trained to its end."""
+    return record_of(path, config) is not None
+
+
+def record_of(path: Path, config: Config) -> dict[str, Any] | None:
+    """A record, if it is there, whole, and of a configuration trained to its end."""
     try:
-        record = json.loads(path.read_text())
+        record = read_json(path)
         found = Config.from_dict(record["config"])
-    except (FileNotFoundError, ValueError, KeyError, ConfigError):
-        return False
+    except (RunError, ConfigError, KeyError, TypeError, OverflowError):
+        return None
     whole_length = config.meta.meta_iters
-    return found == config and record.get("iterations", whole_length) == whole_length
+    is_it = found == config and record.get("iterations", whole_length) == whole_length
+    return record if is_it else None
+
+
+def recorded_accuracies(path: Path, config: Config) -> dict[str, Accuracy] | None:
+    """The accuracies of a record, by split.
+
+    ``None`` if there is no whole record of that configuration trained to its end, or not a letter
+    of it is as it was written.
+    """
+    from supervised_reptile.evaluation import Accuracy  # it brings TensorFlow
+
+    record = record_of(path, config)
+    if record is None:
+        return None
+    try:
+        if (arrays := path.with_suffix(".npz")).exists():  # version 0.1 wrote none
+            with np.load(arrays) as found:
+                if found["record_crc32"] != _check_sum(read_text(path)):
+                    return None
+        return {
+            split: Accuracy(
+                float(each["mean"]),
+                math.nan if each["interval95"] is None else float(each["interval95"]),
+                int(each["tasks"]),
+                int(each.get("not_finite", 0)),
+            )
+            for split, each in record["accuracy"].items()
+        }
+    except (RunError, KeyError, TypeError, ValueError, AttributeError, OSError):
+        return None
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError):
+        return None
 
 
 def environment() -> dict[str, Any]:
@@ -134,10 +237,12 @@ def environment() -> dict[str, Any]:
 
 def _plain(accuracy: Accuracy) -> dict[str, Any]:
     """As JSON has no NaN, the interval of a single task is ``None``."""
-    interval = accuracy.interval95
-    return dataclasses.asdict(accuracy) | {
-        "interval95": interval if math.isfinite(interval) else None
-    }
+    values = dataclasses.asdict(accuracy)
+    if not math.isfinite(accuracy.interval95):
+        values["interval95"] = None
+    if not accuracy.not_finite:
+        del values["not_finite"]
+    return values
 
 
 def _processor() -> str:

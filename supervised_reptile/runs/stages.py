@@ -13,10 +13,14 @@ from supervised_reptile.classifier_start import start_from_classifier
 from supervised_reptile.config import Config, RunOptions, check_task
 from supervised_reptile.config.paper import DatasetFacts, dataset_facts
 from supervised_reptile.datasets import FewShotDataset, load_dataset
-from supervised_reptile.errors import RunInterrupted
+from supervised_reptile.errors import RunInterrupted, printable
 from supervised_reptile.evaluation import Accuracy, evaluate_each_way
 from supervised_reptile.from_config import evaluation_spec
-from supervised_reptile.pretrained import load_pretrained, model_facts, pretrained_names
+from supervised_reptile.pretrained import load_pretrained, model_facts
+from supervised_reptile.progress import mode_of
+from supervised_reptile.runs.checkpoints import data_facts, save_model
+from supervised_reptile.runs.files import writing
+from supervised_reptile.runs.opening import shipped_network
 from supervised_reptile.runs.record import is_record_of, training_environments, write_record
 from supervised_reptile.runs.trainer import Trainer
 
@@ -47,8 +51,12 @@ def load_data(config: Config, options: RunOptions) -> FewShotDataset:
     )
 
 
-def restore(trainer: Trainer) -> Config:
-    """Load the run's checkpoint, or the network of that name that comes with the package.
+def restore(trainer: Trainer, options: RunOptions) -> Config:
+    """Load the run's checkpoint, or a network that comes with the package.
+
+    Args:
+        trainer: As ``main.open_run`` makes it.
+        options: Supplies ``checkpoint``.
 
     Returns:
         The configuration it was trained with.
@@ -56,16 +64,25 @@ def restore(trainer: Trainer) -> Config:
     Raises:
         RunError: There is none, or one of other classes, data, seed or optimizer.
     """
-    name = str(trainer.directory)
-    if trainer.has_checkpoint or name not in pretrained_names():
+    network = shipped_network(options.checkpoint)
+    if network is None:
         return trainer.restore_for_evaluation()
-    facts = model_facts(name)
+    facts = model_facts(network)
     trained = Config.from_dict(facts["training"])
     trainer.take_over_for_evaluation(
-        load_pretrained(name), trained, facts["iterations"], facts["training_seconds"]
+        network,
+        load_pretrained(network),
+        trained,
+        facts["iterations"],
+        facts["training_seconds"],
+        " ".join(facts.get("data", {}).values()),
     )
-    trainer.directory.mkdir(parents=True, exist_ok=True)  # for the record
-    print(f"evaluating {name}, which comes with the package")
+    with writing(trainer.directory):
+        trainer.directory.mkdir(parents=True, exist_ok=True)  # for the record
+    print(
+        f"evaluating {network}, which comes with the package, after {facts['iterations']:,} of "
+        f"{trained.meta.meta_iters:,} meta-iterations"
+    )
     return trained
 
 
@@ -96,7 +113,7 @@ def train(trainer: Trainer, options: RunOptions) -> None:
         )
         trainer.save()
     trainer.train()
-    trainer.learner.compiled_model().save(trainer.directory / "model.keras")
+    save_model(trainer.learner.compiled_model(), trainer.directory / "model.keras")
 
 
 def evaluate_and_record(
@@ -118,6 +135,8 @@ def evaluate_and_record(
         Accuracy of each split, an evaluation.
 
     Raises:
+        NotFiniteError: The weights, or the predictions of all tasks, are not finite.
+        RunError: A record cannot be written.
         RunInterrupted: Ctrl-C was pressed.
     """
     first = evaluations[0][0]
@@ -134,11 +153,11 @@ def evaluate_and_record(
                 tasks=first.eval.eval_samples,
                 seed=first.seed,
                 tasks_per_call=options.eval_tasks_per_batch,
-                progress=options.progress,
+                progress=mode_of(options.progress),
             )
-            for accuracy, transductive in zip(found[split], settings, strict=True):
+            for outcome, transductive in zip(found[split], settings, strict=True):
                 which = f", {setting_name(transductive)}" if len(settings) > 1 else ""
-                print(f"{split} accuracy{which}: {accuracy}", flush=True)
+                print(f"{split} accuracy{which}: {outcome.accuracy}", flush=True)
     except KeyboardInterrupt:
         raise RunInterrupted(
             "the training is complete and saved; the same command evaluates it", signal.SIGINT
@@ -146,19 +165,21 @@ def evaluate_and_record(
     seconds = time.perf_counter() - started
     results = [{split: each[i] for split, each in found.items()} for i in range(len(settings))]
     trained_on = training_environments(trainer.directory)
-    for (config, path), accuracies in zip(evaluations, results, strict=True):
+    for (config, path), outcomes in zip(evaluations, results, strict=True):
         write_record(
             path,
             config,
-            accuracies,
+            {split: outcome.accuracy for split, outcome in outcomes.items()},
             iterations=trainer.iteration,
             training_seconds=trainer.seconds,
             evaluation_seconds=seconds,
             trained_with=trained_with,
             trained_on=trained_on,
+            data=data_facts(trainer.dataset),
+            outcomes=outcomes,
         )
-        print(f"record: {path}")
-    return results
+        print(f"record: {printable(path)}")
+    return [{split: each.accuracy for split, each in found.items()} for found in results]
 
 
 def record_path(trainer: Trainer, options: RunOptions) -> Path:

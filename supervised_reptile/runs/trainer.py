@@ -12,30 +12,25 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
-from supervised_reptile.config import RESUME_MAY_CHANGE, Config, RunOptions
+from supervised_reptile.config import Config, RunOptions
 from supervised_reptile.datasets.few_shot import FewShotDataset
-from supervised_reptile.errors import RunError, RunInterrupted
+from supervised_reptile.errors import RunError, RunInterrupted, printable
 from supervised_reptile.evaluation import task_accuracies
+from supervised_reptile.finite import is_finite
 from supervised_reptile.from_config import (
     evaluation_spec,
     meta_step_from_config,
     training_spec,
 )
 from supervised_reptile.meta_learner import MetaLearner
-from supervised_reptile.runs.checkpoints import RunDirectory
-from supervised_reptile.runs.learning_curve import LearningCurve
+from supervised_reptile.progress import Progress, mode_of
+from supervised_reptile.runs.checkpoints import RunDirectory, check_same_data
+from supervised_reptile.runs.learning_curve import LearningCurve, log_settings
+from supervised_reptile.runs.opening import check_evaluable
 from supervised_reptile.runs.record import note_training
 from supervised_reptile.tasks import EvaluationTasks, evaluation_tasks
 from supervised_reptile.training import meta_train
-
-# What a checkpoint's weights and slots cannot do without when they are only evaluated: another
-# seed would be another split and so test on training classes.
-_PRETRAINED_MUST_MATCH = (
-    *("dataset", "classes", "filters", "image_size", "resize", "freeze"),
-    *("inner_optimizer", "momentum", "seed"),
-)
 
 
 class Trainer:
@@ -53,17 +48,21 @@ class Trainer:
         dataset: Training tasks come from its ``"train"`` split, learning curves from every split.
         config: What to compute.
         options: Where, and how often to save.
-
-    Raises:
-        RunError: The directory holds a run of another configuration.
+        directory: The run's directory, if it was opened before.
     """
 
     def __init__(
-        self, learner: MetaLearner, dataset: FewShotDataset, config: Config, options: RunOptions
+        self,
+        learner: MetaLearner,
+        dataset: FewShotDataset,
+        config: Config,
+        options: RunOptions,
+        directory: RunDirectory | None = None,
     ) -> None:
         self.learner = learner
         self.config = config
-        self.directory = Path(options.checkpoint)
+        self._run = directory or RunDirectory(Path(options.checkpoint))
+        self.directory = self._run.path
         self.dataset = dataset
         self._options = options
         self._iteration = tf.Variable(0, dtype=tf.int64, trainable=False)
@@ -76,7 +75,6 @@ class Trainer:
             inner_optimizer=[v.value for v in learner.inner_optimizer.variables],
             outer_optimizer=[v.value for v in (outer.variables if outer else ())],
         )
-        self._run = RunDirectory(self.directory, self._checkpoint)
         self._stop_signal: int | None = None
 
     @property
@@ -112,7 +110,8 @@ class Trainer:
                 f"--pretrained: no checkpoint in {self.directory}; train one first, or name "
                 "another directory, or a network that comes with the package, with --checkpoint"
             )
-        self._check_evaluable(trained, f"the checkpoint in {self.directory}")
+        check_evaluable(self.config, trained, f"the checkpoint in {self.directory}")
+        self._run.check_data(self.dataset, "--pretrained")
         evaluated = tf.train.Checkpoint(
             iteration=self._iteration,
             seconds=self._seconds,
@@ -122,36 +121,42 @@ class Trainer:
         # The outer optimizer's slots, where there are any, have no part in it.
         self._run.restore(evaluated, partly=True)
         self.learner.inner_optimizer.learning_rate = self.config.inner.learning_rate
+        print(
+            f"evaluating {printable(self._run.newest)}, "
+            f"after {self.iteration:,} of {trained.meta.meta_iters:,} meta-iterations"
+        )
         return trained
 
     def take_over_for_evaluation(
-        self, model: keras.Model, trained: Config, iterations: int, seconds: float
+        self,
+        name: str,
+        model: keras.Model,
+        trained: Config,
+        iterations: int,
+        seconds: float,
+        data: str = "",
     ) -> None:
         """Evaluate a network that was trained elsewhere, whatever it is evaluated on.
 
         Args:
+            name: What it is called.
             model: Compiled with its inner optimizer, as ``MetaLearner.compiled_model`` makes it.
             trained: The configuration it was trained with.
             iterations: Meta-iterations it was trained for.
             seconds: Wall time of its training.
+            data: Fingerprint and description of the data it was trained on, if they are known.
 
         Raises:
             RunError: It was trained for other classes, data, seed or optimizer.
         """
-        self._check_evaluable(trained, f"the network {self.directory.name}")
+        what = f"the network {name}"
+        check_evaluable(self.config, trained, what)
+        if data:
+            check_same_data(data, self.dataset, what, "--pretrained")
         self.learner.model.set_weights(model.get_weights())
         self.learner.take_optimizer_state(model.optimizer)
         self._iteration.assign(iterations)
         self._seconds.assign(seconds)
-
-    def _check_evaluable(self, trained: Config, what: str) -> None:
-        ours, theirs = self.config.flat(), trained.flat()
-        wrong = [n for n in _PRETRAINED_MUST_MATCH if ours[n] != theirs[n]]
-        if wrong:
-            raise RunError(
-                f"--pretrained: {what} was trained with "
-                + ", ".join(f"--{n}={theirs[n]} (received {ours[n]})" for n in wrong)
-            )
 
     def prepare(self) -> None:
         """Go on from the directory's checkpoint if there is one, else make the directory ready.
@@ -161,18 +166,19 @@ class Trainer:
                 training there.
         """
         self._run.lock()
-        if self.has_checkpoint and not self._options.resume:
+        if not self._options.resume:
             self._run.move_aside()
-        elif (saved := self._run.saved_config()) is not None:
-            differences = saved.differences(self.config, ignore=RESUME_MAY_CHANGE)
-            if differences:
-                raise RunError(
-                    f"--checkpoint: {self.directory} holds a run of another configuration "
-                    f"({'; '.join(differences)}). Use these flags as they were, another "
-                    "directory, or --noresume to set that run aside"
-                )
-            self._run.restore()
-        self._run.make_ready(self.config)
+        elif self._run.check(self.config) is not None:
+            self._run.check_data(self.dataset)
+            self._run.restore(self._checkpoint)
+            total = self.config.meta.meta_iters
+            done = f"{self.iteration:,} of {total:,}"
+            where = printable(self.directory)
+            if self.iteration < total:
+                print(f"going on from meta-iteration {done} in {where}", flush=True)
+            else:
+                print(f"all {total:,} meta-iterations are done in {where}", flush=True)
+        self._run.make_ready(self.config, self.dataset)
 
     def train(self) -> None:
         """Run the meta-iterations that are left, saving as it goes and at the end.
@@ -182,20 +188,16 @@ class Trainer:
             RunError: The loss or the weights are no longer finite, or the disk is full; the last
                 good checkpoint is intact.
         """
-        total = self.config.meta.meta_iters
+        total, interval = self.config.meta.meta_iters, self.config.eval.eval_interval
         if self.iteration < total:
             note_training(self.directory, self.iteration)
+            log_settings(self.directory, self.config)
+        mode = mode_of(self._options.progress)
+        splits = tuple(self.dataset.splits)
         with (
-            LearningCurve(self.directory, tuple(self.dataset.splits), self.iteration) as curve,
+            LearningCurve(self.directory, splits, self.iteration, interval) as curve,
             self._signals_as_requests(),
-            tqdm(
-                total=total,
-                initial=self.iteration,
-                unit="it",
-                desc="meta-iterations",
-                smoothing=0.05,
-                disable=not self._options.progress,
-            ) as bar,
+            Progress(total, "meta-iterations", "it", done=self.iteration, mode=mode) as bar,
         ):
             started = time.perf_counter() - self.seconds
             for iteration, meta_step, loss in self._meta_iterations(range(self.iteration, total)):
@@ -204,15 +206,16 @@ class Trainer:
                         f"the inner loss became {loss} at meta-iteration {iteration}"
                     )
                 point = None
-                if iteration % self.config.eval.eval_interval == 0:
+                if iteration % interval == 0:
                     accuracies = self._accuracies(iteration)
                     point = {"meta_step": meta_step, "inner_loss": loss, **accuracies}
-                self._iteration.assign(iteration + 1)
-                self._seconds.assign(time.perf_counter() - started)
+                # From NumPy: of every new Python number TensorFlow keeps a tensor for ever.
+                self._iteration.assign(np.asarray(iteration + 1))
+                self._seconds.assign(np.asarray(time.perf_counter() - started))
                 if point is not None:
                     curve.add(iteration, self.seconds, **point)
-                    bar.set_postfix_str(curve.running_accuracies(), refresh=False)
-                bar.update()
+                    bar.say(curve.running_accuracies())
+                bar.add()
                 if (iteration + 1) % self._options.checkpoint_interval == 0:
                     self.save()
                 if self._stop_signal is not None:
@@ -238,9 +241,9 @@ class Trainer:
         if learner.outer_optimizer is not None:
             variables += learner.outer_optimizer.variables
         for variable in variables:
-            if not np.isfinite(variable.numpy()).all():
+            if not is_finite(variable.numpy()):
                 raise self._diverged(f"variable {variable.path} is no longer finite")
-        return self._run.save(self.iteration)
+        return self._run.save(self._checkpoint, self.iteration, self.dataset)
 
     def _meta_iterations(self, numbers: range) -> Iterator[tuple[int, float, float]]:
         return meta_train(
@@ -279,7 +282,7 @@ class Trainer:
         """Turn SIGINT and SIGTERM into a request to stop between two meta-iterations.
 
         Only there do weights, slots and iteration count belong together. A second signal acts
-        as usual.
+        as usual; one that is ignored, as under ``nohup``, stays so.
         """
 
         def request_stop(number: int, frame: object) -> None:
@@ -290,7 +293,8 @@ class Trainer:
         previous = {}
         try:
             for number in (signal.SIGINT, signal.SIGTERM):
-                previous[number] = signal.signal(number, request_stop)
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    previous[number] = signal.signal(number, request_stop)
         except ValueError:  # not in the main thread, where Python takes no signals
             pass
         try:

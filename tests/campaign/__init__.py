@@ -1,1 +1,1 @@
-"""Fault campaigns: seeded, of any length, with counts of what came of each case."""
+"""A campaign of faults: kills, damaged files, full disks, double starts, nonsense as input."""

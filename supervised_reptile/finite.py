@@ -1,0 +1,51 @@
+"""Numbers that are not finite are an error or a counted failure, never a result.
+
+The argmax of NaN is 0, so that a network which diverged would seem to be right by chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import keras
+import numpy as np
+
+from supervised_reptile.errors import NotFiniteError
+
+
+def is_finite(values: np.ndarray) -> bool:
+    """Whether every number of an array of any type is finite."""
+    values = np.asarray(values)
+    if not np.issubdtype(values.dtype, np.inexact):
+        # NumPy does not count bfloat16 and its like among the inexact types.
+        if np.issubdtype(values.dtype, np.integer) or values.dtype.kind in "bOSUMm":
+            return True
+        values = values.astype(np.float32)
+    return bool(np.isfinite(values).all())
+
+
+def check_finite(values: np.ndarray, what: str, hint: str = "") -> None:
+    """Raise ``NotFiniteError`` unless every number of an array is finite.
+
+    Args:
+        values: Array of any type.
+        what: What it holds, as the message begins: ``"images"``.
+        hint: What may help.
+    """
+    if not is_finite(values):
+        bad = int(np.size(values) - np.isfinite(np.asarray(values, np.float32)).sum())
+        raise NotFiniteError(
+            f"{what} must be finite. Received: {bad} of {np.size(values)} numbers infinite or not "
+            f"a number{'. ' + hint if hint else ''}"
+        )
+
+
+def check_variables(variables: Iterable[keras.Variable], whose: str) -> None:
+    """Raise ``NotFiniteError`` that names the first of some variables that is not finite."""
+    for variable in variables:
+        check_finite(variable.numpy(), f"{whose}: variable {variable.path}")
+
+
+def finite_rows(outputs: np.ndarray) -> np.ndarray:
+    """Which of some outputs, float [n, ...], are finite throughout; bool [n]."""
+    return np.isfinite(outputs).reshape(len(outputs), -1).all(axis=1)

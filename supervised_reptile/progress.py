@@ -1,0 +1,83 @@
+"""How far long work has come: a bar on a terminal, elsewhere a plain line every half minute."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import Literal
+
+from tqdm import tqdm
+
+INTERVAL = 30.0
+"""Seconds between two plain lines."""
+
+Mode = bool | Literal["lines"]
+"""True: a bar on a terminal, else lines. ``"lines"``: lines in any case. False: nothing."""
+
+
+def mode_of(progress: bool) -> Mode:
+    """What a program shows: without bars (``--noprogress``) still the lines."""
+    return progress or "lines"
+
+
+class Progress:
+    """Shows how much of some work is done.
+
+    In one of several processes that work side by side, its lines and bar begin with the process'
+    name, the environment variable ``SUPERVISED_REPTILE_JOB``.
+
+    Args:
+        total: Units of work.
+        what: What they are, such as ``"meta-iterations"``.
+        unit: One of them, short.
+        done: How many were done before.
+        mode: What to show.
+    """
+
+    def __init__(self, total: int, what: str, unit: str, *, done: int = 0, mode: Mode = True):
+        job = os.environ.get("SUPERVISED_REPTILE_JOB")
+        self._what = f"{job}: {what}" if job else what
+        self._total, self._first, self._done = total, done, done
+        self._note = ""
+        self._started = self._last_line = time.monotonic()
+        bar = mode is True and sys.stderr is not None and sys.stderr.isatty()
+        self._lines = not bar and bool(mode)
+        self._bar = tqdm(
+            total=total, initial=done, unit=unit, desc=self._what, smoothing=0.05, disable=not bar
+        )
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._bar.close()
+
+    def add(self, units: int = 1) -> None:
+        """Count units that were done."""
+        self._done += units
+        self._bar.update(units)
+        now = time.monotonic()
+        if self._lines and now - self._last_line >= INTERVAL:
+            self._last_line = now
+            print(self._line(now), flush=True)
+
+    def say(self, note: str) -> None:
+        """Set what stands after the numbers."""
+        self._note = note
+        self._bar.set_postfix_str(note, refresh=False)
+
+    def _line(self, now: float) -> str:
+        rate = (self._done - self._first) / (now - self._started)
+        left = (self._total - self._done) / rate if rate else 0.0
+        parts = [
+            f"{self._what}: {self._done:,} of {self._total:,} ({self._done / self._total:.0%})",
+            f"{rate:.3g} per second",
+            f"{_duration(left)} left",
+        ]
+        return ", ".join([*parts, self._note] if self._note else parts)
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"

@@ -1,0 +1,188 @@
+"""Nonsense as input: flags, flag files, files of runs, archives, pickles, pictures.
+
+Each reader must accept what it is given or refuse it with an error of ours, in one line.
+"""
+
+import io
+import json
+import pickle
+import random
+import shlex
+import tarfile
+import zipfile
+
+import numpy as np
+from absl import flags
+from PIL import Image
+
+from supervised_reptile.config import Config, paper_config
+from supervised_reptile.config.flags import config_from_flags, define_flags, parse_flags
+from supervised_reptile.datasets.images.arrays import decode
+from supervised_reptile.datasets.untrusted.archives import read_members
+from supervised_reptile.datasets.untrusted.pickles import load_arrays
+from supervised_reptile.errors import UserError
+from supervised_reptile.runs.files import read_json
+from supervised_reptile.runs.learning_curve import _rows_of, read_curve
+from supervised_reptile.runs.record import record_of, recorded_accuracies, training_environments
+
+_PIECES = (
+    b"",
+    b"\x00",
+    b"\xff\xfe",
+    b"null",
+    b"NaN",
+    b"-1",
+    b"1e999",
+    b"9" * 400,
+    b"[" * 3000,
+    b'{"a":' * 2000,
+    b"true",
+    b'"',
+    b"\n",
+    "é\u202e\x1b[2J".encode(),
+    b"\xed\xa0\x80",
+)
+
+
+def mutated(rng, content):
+    """A content with a few bytes changed, removed, repeated or put in."""
+    content = bytearray(content)
+    for _ in range(rng.choice((1, 1, 1, 2, 5))):
+        at, end = sorted(rng.randrange(len(content) + 1) for _ in range(2))
+        how = rng.randrange(5)
+        if how == 0 and content:
+            content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        elif how == 1:
+            del content[at:end]
+        elif how == 2:
+            content[at:at] = content[at : min(end, at + 300)]
+        elif how == 3:
+            content[at : min(end, at + 8)] = rng.choice(_PIECES)
+        else:
+            del content[at:]
+    return bytes(content)
+
+
+def _config(path):
+    config = Config.from_dict(read_json(path))
+    assert Config.from_json(config.to_json()) == config
+
+
+def _flags(words):
+    values = flags.FlagValues()
+    define_flags(("omniglot", "glyphs"), flag_values=values)
+    parse_flags(["run.py", *words], values)
+    config_from_flags(values)
+
+
+def _of_path(read):
+    return lambda path: read(path)
+
+
+def _seeds():
+    """A good input of each kind."""
+    config = paper_config("glyphs", shots=1)
+    accuracy = {"mean": 0.5, "interval95": 0.1, "tasks": 10}
+    record = {"config": config.to_dict(), "iterations": 1, "accuracy": {"test": accuracy}}
+    parts = [{"from_iteration": 0, "environment": {"commit": "abc"}}]
+    curve = "iteration,seconds,meta_step,inner_loss,train,test\n0,1.5,1,1.9,0.4,0\n4,2,0.6,1,1,0\n"
+    picture, archive, tar = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    pixels = np.arange(192, dtype=np.uint8).reshape(8, 8, 3)
+    pictures = {}
+    for kind in ("png", "jpeg", "bmp", "gif", "tiff", "webp"):
+        picture = io.BytesIO()
+        Image.fromarray(pixels).save(picture, kind)
+        pictures[kind] = picture.getvalue()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        for name in ("a/1.png", "a/2.png", "b/1.png"):
+            file.writestr(name, pictures["png"])
+    with tarfile.open(fileobj=tar, mode="w") as file:
+        for name in ("n1/1.png", "n1/2.png"):
+            member = tarfile.TarInfo(name)
+            member.size = len(pictures["png"])
+            file.addfile(member, io.BytesIO(pictures["png"]))
+    arrays = {"image_data": pixels, "class_dict": {"a": [0, 1], "b": [2]}}
+    words = "--shots 1 --classes=5 --inner-batch 10 --transductive --learning-rate=0.001 --seed 3"
+    return {
+        "config.json": [config.to_json().encode()],
+        "results.json": [json.dumps(record).encode()],
+        "trained_on.json": [json.dumps(parts).encode()],
+        "curve.csv": [curve.encode()],
+        "flags": [words.encode()],
+        "flag file": ["\n".join(words.split(" --")).encode()],
+        "pickle": [pickle.dumps(arrays, protocol) for protocol in (0, 2, 4)],
+        "zip": [archive.getvalue()],
+        "picture": list(pictures.values()),
+    }
+
+
+def _readers(folder):
+    def words_of(content):
+        text = content.decode("utf-8", "surrogateescape").replace("\0", "")
+        try:
+            return shlex.split(text)
+        except ValueError:
+            return text.split()
+
+    def from_file(read, name):
+        path = folder / name
+
+        def reader(content):
+            path.write_bytes(content)
+            read(path)
+
+        return reader
+
+    def picture(content):
+        try:
+            decode(content, 8, "nearest")
+        except ValueError as error:  # what its callers expect
+            raise UserError(str(error)) from error
+
+    config = paper_config("glyphs", shots=1)
+
+    def result(path):
+        record_of(path, config)
+        recorded_accuracies(path, config)
+
+    def curve(path):
+        _rows_of(path, ("iteration", "seconds", "meta_step", "inner_loss", "train", "test"))
+        read_curve(path)
+
+    # A flag file is what it holds, whatever its name: --flagfile inside it would read others.
+    return {
+        "config.json": from_file(_config, "config.json"),
+        "results.json": from_file(result, "results.json"),
+        "trained_on.json": from_file(
+            lambda path: training_environments(path.parent), "trained_on.json"
+        ),
+        "curve.csv": from_file(curve, "curve.csv"),
+        "flags": lambda content: _flags(words_of(content)),
+        "flag file": from_file(lambda path: _flags([f"--flagfile={path}"]), "flags.cfg"),
+        "pickle": from_file(load_arrays, "arrays.pkl"),
+        "zip": from_file(lambda path: list(read_members(path, ".png")), "train.zip"),
+        "picture": picture,
+    }
+
+
+def carry_out(folder, seed, table, inputs):
+    """So many inputs, in equal parts; slow kinds get fewer."""
+    rng, seeds, readers = random.Random(seed), _seeds(), _readers(folder)
+    weights = {"flags": 0.3, "flag file": 0.3}
+    total = sum(weights.get(kind, 1) for kind in readers)
+    for kind, read in readers.items():
+        for _ in range(round(inputs * weights.get(kind, 1) / total)):
+            content = mutated(rng, rng.choice(seeds[kind]))
+            try:
+                read(content)
+            except (UserError, flags.Error) as error:
+                one_line = "\n" not in str(error) or isinstance(error, flags.Error)
+                verdict = "one clear line" if one_line else "traceback"
+            except SystemExit:  # --help
+                verdict = "accepted"
+            except Exception as error:
+                table.count(f"nonsense: {kind}", "traceback", f"{error!r} for {content[:300]!r}")
+                continue
+            else:
+                verdict = "accepted"
+            table.count(f"nonsense: {kind}", verdict, repr(content[:300]))
