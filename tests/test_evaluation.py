@@ -12,6 +12,8 @@ from supervised_reptile.errors import NotFiniteError
 from supervised_reptile.evaluation import Accuracy, evaluate, evaluate_each_way, task_accuracies
 from supervised_reptile.from_config import evaluation_spec, learner_from_config
 from supervised_reptile.models import omniglot_model
+from supervised_reptile.tasks import TaskSpec
+from supervised_reptile.tasks import evaluation_tasks as drawn_tasks
 
 
 def test_task_accuracies_by_hand():
@@ -226,3 +228,20 @@ def test_where_it_became_not_finite_is_named(where):
     }[where]
     with pytest.raises(NotFiniteError, match=words):
         evaluate(learner, dataset, "test", evaluation_spec(config), tasks=6, examples=examples)
+
+
+def test_several_queries_per_class():
+    dataset = vector_dataset(examples=8)
+    spec = TaskSpec(classes=3, shots=2, batch=4, steps=1, queries=3)
+    tasks = drawn_tasks(0, "evaluation", dataset, "test", spec, range(4))
+    assert tasks.queries.shape == (4, 9)
+    owners = np.searchsorted(dataset.class_offsets, tasks.queries, side="right").reshape(4, 3, 3)
+    support = np.searchsorted(dataset.class_offsets, tasks.support, side="right").reshape(4, 3, 2)
+    assert (owners == owners[..., :1]).all() and (owners[..., :2] == support).all()
+    for drawn in np.concatenate([tasks.support, tasks.queries], axis=1):
+        assert len(set(drawn)) == 15
+    logits = np.zeros((1, 9, 3))
+    logits[0, :, 1] = 1.0  # always class 1
+    np.testing.assert_allclose(task_accuracies(logits, queries=3), [1 / 3])
+    logits[0, 6:, 2] = 2.0
+    np.testing.assert_allclose(task_accuracies(logits, queries=3), [2 / 3])
