@@ -184,8 +184,8 @@ def shrink(png: bytes | Path, name: str) -> np.ndarray:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(content), formats=("PNG",))
         mode, size = image.mode, image.size
-        if (mode, size) == ("1", RAW_SIZE):  # before it is decoded: it may be huge
-            small = image.resize(SIZE, Image.Resampling.NEAREST)
+        right = (mode, size) == ("1", RAW_SIZE)  # before it is decoded: it may be huge
+        small = image.resize(SIZE, Image.Resampling.NEAREST) if right else None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DatasetError(
             f"Omniglot is damaged: {name} {expected} far more pixels ({why(error)})"
@@ -193,7 +193,7 @@ def shrink(png: bytes | Path, name: str) -> np.ndarray:
     except Exception as error:  # damaged bytes may raise anything at all
         reason = "it is no PNG" if isinstance(error, PIL.UnidentifiedImageError) else why(error)
         raise DatasetError(f"Omniglot is damaged: {name} does not decode: {reason}") from error
-    if mode != "1" or size != RAW_SIZE:
+    if small is None:
         raise DatasetError(
             f"Omniglot is damaged: {name} {expected} {size[0]}x{size[1]}, mode {mode}"
         )

@@ -101,7 +101,7 @@ class _Type:
 
     def dtype(self) -> np.dtype:
         """NumPy's type."""
-        return np.dtype(self.name).newbyteorder(self.order)
+        return np.dtype(self.order + self.name.lstrip("<>|="))
 
 
 @dataclasses.dataclass(eq=False)
@@ -193,7 +193,8 @@ class _Machine:
         self._encoded = 0
 
     def run(self) -> Any:
-        for opcode, argument, _ in pickletools.genops(self._file):
+        file: Any = self._file  # which has all that genops uses
+        for opcode, argument, _ in pickletools.genops(file):
             if opcode.name not in ("STOP", "PROTO", "FRAME"):
                 self._step(opcode.name, argument)
         (result,) = self._stack
