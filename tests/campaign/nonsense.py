@@ -16,7 +16,8 @@ from absl import flags
 from PIL import Image
 
 from supervised_reptile.config import Config, paper_config
-from supervised_reptile.config.flags import config_from_flags, define_flags, parse_flags
+from supervised_reptile.config.command_line import parse_flags
+from supervised_reptile.config.flags import config_from_flags, define_flags
 from supervised_reptile.datasets.images.arrays import decode
 from supervised_reptile.datasets.untrusted.archives import read_members
 from supervised_reptile.datasets.untrusted.pickles import load_arrays
