@@ -9,6 +9,7 @@ import pickle
 import random
 import shlex
 import tarfile
+import warnings
 import zipfile
 
 import numpy as np
@@ -168,6 +169,7 @@ def _readers(folder):
 
 def carry_out(folder, seed, table, inputs):
     """So many inputs, in equal parts; slow kinds get fewer."""
+    warnings.simplefilter("ignore")  # Pillow's, of damaged pictures
     rng, seeds, readers = random.Random(seed), _seeds(), _readers(folder)
     weights = {"flags": 0.3, "flag file": 0.3}
     total = sum(weights.get(kind, 1) for kind in readers)
