@@ -38,7 +38,7 @@ MAY_KNOW = {
     # The algorithm knows no configuration, no flags, no files and no source of data.
     "algorithm": {"few_shot", "fast", "keras_api", "errors", "finite", "progress"},
     "fast": {"algorithm"},
-    "keras_api": {"algorithm", "fast", "config"},
+    "keras_api": {"algorithm", "fast", "config", "finite"},
     "config": {"errors"},
     "command line": {"errors", "config", "interrupts", "__init__"},
     "datasets": {"errors", "config", "few_shot", "programs", "startup"},

@@ -10,6 +10,7 @@ import numpy as np
 
 from supervised_reptile.config.paper import dataset_facts
 from supervised_reptile.fast.optimizer_state import new_like
+from supervised_reptile.finite import check_finite
 from supervised_reptile.keras_api.classifier_checks import (
     checked_images,
     checked_labels,
@@ -64,7 +65,8 @@ class FewShotClassifier:
             float32 [images, classes], each row of sum 1.
 
         Raises:
-            ValueError: The images are of another shape, type or range than the model takes.
+            ValueError: The images are of another shape, type or range than the model takes, or
+                the outputs are not finite (``NotFiniteError``).
         """
         images = checked_images(self._learner.model, images, self._value_range)
         count, known = len(images), len(self.support)
@@ -75,6 +77,11 @@ class FewShotClassifier:
         )
         table = np.concatenate([self.support, images])
         outputs = self._restored().predict_tasks(table, tasks, transductive=transductive)[0]
+        check_finite(
+            outputs,
+            f"the outputs of {self._learner.model.name!r}",
+            "The fine-tuning diverged, or the model was not finite; see the learning rate",
+        )
         if self._learner.inner_loop.ends_in == "softmax":
             return outputs
         return keras.ops.convert_to_numpy(keras.ops.softmax(outputs))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Sequence
 
 import keras
 
+from supervised_reptile.finite import finite_rows
 from supervised_reptile.keras_api.array_tasks import evaluation_tasks_of_arrays
 from supervised_reptile.keras_api.fit_settings import FitSettings
 from supervised_reptile.keras_api.task_sources import (
@@ -90,10 +93,10 @@ def held_out_tasks(
 def validate(
     learner: MetaLearner, tasks: Sequence[Task], settings: FitSettings
 ) -> dict[str, float]:
-    """Loss per query and metrics of a compiled learner."""
+    """Loss per query and metrics of a compiled learner; NaN, with a warning, if not finite."""
     model, rng = learner.model, random_stream(settings.seed, "curve", 1)
     model.reset_metrics()
-    total, count, found = 0.0, 0, {}
+    total, count, found, not_finite = 0.0, 0, {}, 0
     for group in same_shape_groups(tasks, _TASKS_PER_CALL):
         inputs, targets, query_inputs, query_targets = stacked(group)
         table, evaluation = evaluation_tasks_of_arrays(
@@ -105,6 +108,7 @@ def validate(
             steps=settings.eval_iters,
         )
         outputs = learner.predict_tasks(table, evaluation, transductive=settings.transductive)
+        not_finite += int((~finite_rows(outputs)).sum())
         outputs, wanted = (
             array.reshape(-1, *array.shape[2:]) for array in (outputs, query_targets)
         )
@@ -112,7 +116,16 @@ def validate(
         total += loss * (1 if learner.loss.reduction == "sum" else len(wanted))
         count += len(wanted)
         found = model.compute_metrics(None, wanted, outputs)
-    return {name: float(value) for name, value in found.items()} | {"loss": total / count}
+    results = {name: float(value) for name, value in found.items()} | {"loss": total / count}
+    if not_finite:  # the argmax of NaN is 0: an accuracy would look like one by chance
+        results = dict.fromkeys(results, math.nan)
+        warnings.warn(
+            f"the predictions of {not_finite} of {len(tasks)} validation tasks are infinite or not "
+            "a number: the training or the fine-tuning diverged",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return results
 
 
 def number_of(stream: TaskStream, given: int | None, name: str, divisor: int) -> int:

@@ -18,12 +18,9 @@ import tensorflow as tf
 from supervised_reptile.config import RESUME_MAY_CHANGE, Config
 from supervised_reptile.datasets.few_shot import FewShotDataset
 from supervised_reptile.errors import ConfigError, RunError, printable
+from supervised_reptile.runs.data_identity import check_same_data, data_facts, identity_of
 from supervised_reptile.runs.files import read_json, reason_of, write_whole, writing
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks
-    fcntl = None
+from supervised_reptile.runs.lock import lock_directory
 
 _CHECKPOINTS_KEPT = 3
 # What TensorFlow raises for a damaged checkpoint, a truncated one included (IndexError).
@@ -52,7 +49,7 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock_file = None
+        self._lock = None
         self._readable: dict[int, str] = {}  # what is wrong with a checkpoint; "" for nothing
 
     # ------------------------------------------------------ what is there
@@ -154,20 +151,8 @@ class RunDirectory:
         Raises:
             RunError: Another process is training there, or the directory cannot be written.
         """
-        if fcntl is None or self._lock_file is not None or not self.path.exists():
-            return
-        try:
-            file = (self.path / ".lock").open("w")
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Another process may have set the directory aside between these two lines.
-            if not os.path.samestat(os.fstat(file.fileno()), (self.path / ".lock").stat()):
-                raise BlockingIOError
-        except (BlockingIOError, FileNotFoundError) as error:
-            raise RunError(f"--checkpoint: another process is training in {self.path}") from error
-        except OSError as error:
-            reason = reason_of(error)
-            raise RunError(f"--checkpoint: cannot write {self.path}: {reason}") from error
-        self._lock_file = file
+        if self._lock is None and self.path.exists():
+            self._lock = lock_directory(self.path)
 
     def make_ready(self, config: Config, dataset: FewShotDataset) -> None:
         """Make the directory, take it for this process, and write what is computed into it.
@@ -196,7 +181,7 @@ class RunDirectory:
             number += 1
         with writing(aside, shutil.Error):
             shutil.move(self.path, aside)
-        self._lock_file = None
+        self._lock = None
         self._readable.clear()
         print(f"--noresume: the run in {printable(self.path)} was moved to {printable(aside)}")
 
@@ -308,7 +293,7 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def _path_for_tensorflow(self, number: int) -> Iterator[str]:
-        r"""Path of a checkpoint for TensorFlow's readers, to which ``* ? [ \`` are patterns."""
+        """Path of a checkpoint for TensorFlow's readers, which take some names for patterns."""
         prefix = self._prefix(number)
         if not _PATTERN.search(str(prefix)):
             yield str(prefix)
@@ -353,40 +338,6 @@ def save_model(model: keras.Model, path: Path) -> None:
         model.save(new)
         _to_disk(new)
         new.replace(path)
-
-
-def data_facts(dataset: FewShotDataset) -> dict[str, str]:
-    """Fingerprint and description of a data set; empty where it has none."""
-    names = ("fingerprint", "description")
-    found = {name: getattr(dataset, name, "") for name in names}
-    return found if found["fingerprint"] else {}
-
-
-def identity_of(dataset: FewShotDataset) -> str:
-    """Fingerprint and description in one line."""
-    return " ".join(data_facts(dataset).values())
-
-
-def check_same_data(saved: str, dataset: FewShotDataset, what: str, flag: str) -> None:
-    """Raise ``RunError`` if what was trained is of other data than a data set.
-
-    Args:
-        saved: Fingerprint and description of the data it was trained on; "" if not known.
-        dataset: The data at hand, whose fingerprint may be unknown as well.
-        what: What was trained, for the message.
-        flag: What the message begins with.
-    """
-    ours = identity_of(dataset)
-    if not ours:
-        return
-    if not saved:
-        print(
-            f"note: {printable(what)} does not say on which data it was trained; these are {ours}"
-        )
-    elif saved.split()[0] != ours.split()[0]:
-        raise RunError(
-            f"{flag}: {what} was trained on other data. Expected: {saved}. Received: {ours}"
-        )
 
 
 def _bytes_variable(text: str) -> tf.Variable:

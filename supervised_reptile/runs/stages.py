@@ -18,7 +18,8 @@ from supervised_reptile.evaluation import Accuracy, evaluate_each_way
 from supervised_reptile.from_config import evaluation_spec
 from supervised_reptile.pretrained import load_pretrained, model_facts
 from supervised_reptile.progress import mode_of
-from supervised_reptile.runs.checkpoints import data_facts, save_model
+from supervised_reptile.runs.checkpoints import save_model
+from supervised_reptile.runs.data_identity import data_facts
 from supervised_reptile.runs.files import writing
 from supervised_reptile.runs.opening import shipped_network
 from supervised_reptile.runs.record import is_record_of, training_environments, write_record

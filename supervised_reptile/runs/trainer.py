@@ -25,7 +25,8 @@ from supervised_reptile.from_config import (
 )
 from supervised_reptile.meta_learner import MetaLearner
 from supervised_reptile.progress import Progress, mode_of
-from supervised_reptile.runs.checkpoints import RunDirectory, check_same_data
+from supervised_reptile.runs.checkpoints import RunDirectory
+from supervised_reptile.runs.data_identity import check_same_data
 from supervised_reptile.runs.learning_curve import LearningCurve, log_settings
 from supervised_reptile.runs.opening import check_evaluable
 from supervised_reptile.runs.record import note_training

@@ -37,6 +37,16 @@ class Table:
         if sum(self.rows[kind].values()) % 20 == 0 and "nonsense" not in kind:
             print(f"{kind}: {dict(self.rows[kind])}", flush=True)
 
+    def add(self, kind, counts):
+        """Take over what ``data_fuzz`` counted."""
+        verdicts = {"refused": "one clear line", "wrong": "silently wrong"}
+        verdicts |= dict.fromkeys(("same", "reported", "other"), "accepted")
+        for outcome, number in counts.items():
+            verdict = verdicts.get(outcome, outcome)
+            self.rows[kind][verdict] += number
+            if number and verdict in VERDICTS[-2:]:
+                self.bad.append(f"{kind}: {verdict}: {number}, see above")
+
     def markdown(self):
         heads = ("fault", "tried", *VERDICTS)
         lines = [f"| {' | '.join(heads)} |", "|---" + "|---:" * (len(heads) - 1) + "|"]
@@ -67,11 +77,14 @@ def main():
     if args.short:
         args.kills, args.disks, args.damages, args.doubles, args.inputs = 6, 4, 6, 2, 2000
 
-    from campaign import nonsense, runs
+    from campaign import data_fuzz, nonsense, runs
 
     table, started = Table(), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        nonsense.carry_out(Path(folder), args.seed, table, args.inputs)
+        nonsense.carry_out(Path(folder), args.seed, table, args.inputs // 2)
+        kinds = len(data_fuzz.KINDS) + 1
+        for kind, counts in data_fuzz.run(args.inputs // 2 // kinds, args.seed).items():
+            table.add(f"nonsense: {kind}", counts)
         facts = runs.carry_out(
             Path(folder),
             args.seed,

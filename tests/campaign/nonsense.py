@@ -1,25 +1,17 @@
-"""Nonsense as input: flags, flag files, files of runs, archives, pickles, pictures.
+"""Nonsense as input: flags, flag files and files of runs; ``data_fuzz`` has the data.
 
 Each reader must accept what it is given or refuse it with an error of ours, in one line.
 """
 
-import io
 import json
-import pickle
 import random
 import shlex
-import tarfile
-import zipfile
 
-import numpy as np
 from absl import flags
-from PIL import Image
 
 from supervised_reptile.config import Config, paper_config
-from supervised_reptile.config.flags import config_from_flags, define_flags, parse_flags
-from supervised_reptile.datasets.images.arrays import decode
-from supervised_reptile.datasets.untrusted.archives import read_members
-from supervised_reptile.datasets.untrusted.pickles import load_arrays
+from supervised_reptile.config.command_line import parse_flags
+from supervised_reptile.config.flags import config_from_flags, define_flags
 from supervised_reptile.errors import UserError
 from supervised_reptile.runs.files import read_json
 from supervised_reptile.runs.learning_curve import _rows_of, read_curve
@@ -75,10 +67,6 @@ def _flags(words):
     config_from_flags(values)
 
 
-def _of_path(read):
-    return lambda path: read(path)
-
-
 def _seeds():
     """A good input of each kind."""
     config = paper_config("glyphs", shots=1)
@@ -86,22 +74,6 @@ def _seeds():
     record = {"config": config.to_dict(), "iterations": 1, "accuracy": {"test": accuracy}}
     parts = [{"from_iteration": 0, "environment": {"commit": "abc"}}]
     curve = "iteration,seconds,meta_step,inner_loss,train,test\n0,1.5,1,1.9,0.4,0\n4,2,0.6,1,1,0\n"
-    picture, archive, tar = io.BytesIO(), io.BytesIO(), io.BytesIO()
-    pixels = np.arange(192, dtype=np.uint8).reshape(8, 8, 3)
-    pictures = {}
-    for kind in ("png", "jpeg", "bmp", "gif", "tiff", "webp"):
-        picture = io.BytesIO()
-        Image.fromarray(pixels).save(picture, kind)
-        pictures[kind] = picture.getvalue()
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
-        for name in ("a/1.png", "a/2.png", "b/1.png"):
-            file.writestr(name, pictures["png"])
-    with tarfile.open(fileobj=tar, mode="w") as file:
-        for name in ("n1/1.png", "n1/2.png"):
-            member = tarfile.TarInfo(name)
-            member.size = len(pictures["png"])
-            file.addfile(member, io.BytesIO(pictures["png"]))
-    arrays = {"image_data": pixels, "class_dict": {"a": [0, 1], "b": [2]}}
     words = "--shots 1 --classes=5 --inner-batch 10 --transductive --learning-rate=0.001 --seed 3"
     return {
         "config.json": [config.to_json().encode()],
@@ -110,9 +82,6 @@ def _seeds():
         "curve.csv": [curve.encode()],
         "flags": [words.encode()],
         "flag file": ["\n".join(words.split(" --")).encode()],
-        "pickle": [pickle.dumps(arrays, protocol) for protocol in (0, 2, 4)],
-        "zip": [archive.getvalue()],
-        "picture": list(pictures.values()),
     }
 
 
@@ -132,12 +101,6 @@ def _readers(folder):
             read(path)
 
         return reader
-
-    def picture(content):
-        try:
-            decode(content, 8, "nearest")
-        except ValueError as error:  # what its callers expect
-            raise UserError(str(error)) from error
 
     config = paper_config("glyphs", shots=1)
 
@@ -159,14 +122,11 @@ def _readers(folder):
         "curve.csv": from_file(curve, "curve.csv"),
         "flags": lambda content: _flags(words_of(content)),
         "flag file": from_file(lambda path: _flags([f"--flagfile={path}"]), "flags.cfg"),
-        "pickle": from_file(load_arrays, "arrays.pkl"),
-        "zip": from_file(lambda path: list(read_members(path, ".png")), "train.zip"),
-        "picture": picture,
     }
 
 
 def carry_out(folder, seed, table, inputs):
-    """So many inputs, in equal parts; slow kinds get fewer."""
+    """So many inputs of each kind; flags, which are slow, get fewer."""
     rng, seeds, readers = random.Random(seed), _seeds(), _readers(folder)
     weights = {"flags": 0.3, "flag file": 0.3}
     total = sum(weights.get(kind, 1) for kind in readers)

@@ -18,11 +18,11 @@ from helpers import dense_model, vector_dataset
 
 from supervised_reptile import main as run_module
 from supervised_reptile import meta_learner
+from supervised_reptile.config.command_line import run_main
 from supervised_reptile.config.flags import (
     config_from_flags,
     define_flags,
     options_from_flags,
-    run_main,
 )
 from supervised_reptile.runs import stages
 

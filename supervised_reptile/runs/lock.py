@@ -1,0 +1,37 @@
+"""One process at a time trains in a directory."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import IO
+
+from supervised_reptile.errors import RunError
+from supervised_reptile.runs.files import reason_of
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None
+
+
+def lock_directory(path: Path) -> IO | None:
+    """Take a directory for this process, as long as the file that is returned is open.
+
+    Raises:
+        RunError: Another process has it, or it cannot be written.
+    """
+    if fcntl is None:
+        return None
+    try:
+        file = (path / ".lock").open("w")
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Another process may have set the directory aside between these two lines.
+        if not os.path.samestat(os.fstat(file.fileno()), (path / ".lock").stat()):
+            raise BlockingIOError
+    except (BlockingIOError, FileNotFoundError) as error:
+        raise RunError(f"--checkpoint: another process is training in {path}") from error
+    except OSError as error:
+        reason = reason_of(error)
+        raise RunError(f"--checkpoint: cannot write {path}: {reason}") from error
+    return file
