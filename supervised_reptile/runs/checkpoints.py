@@ -7,9 +7,11 @@ import json
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import keras
 import numpy as np
@@ -20,10 +22,8 @@ from supervised_reptile.datasets.few_shot import FewShotDataset
 from supervised_reptile.errors import ConfigError, RunError, printable
 from supervised_reptile.runs.files import read_json, reason_of, write_whole, writing
 
-try:
+if sys.platform != "win32":  # which has no such locks
     import fcntl
-except ImportError:  # Windows has no such locks
-    fcntl = None
 
 _CHECKPOINTS_KEPT = 3
 # What TensorFlow raises for a damaged checkpoint, a truncated one included (IndexError).
@@ -52,7 +52,7 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock_file = None
+        self._lock_file: TextIO | None = None
         self._readable: dict[int, str] = {}  # what is wrong with a checkpoint; "" for nothing
 
     # ------------------------------------------------------ what is there
@@ -137,8 +137,11 @@ class RunDirectory:
         Raises:
             RunError: The checkpoints are of other data.
         """
+        newest = self.newest_iteration
+        if newest is None:
+            return
         try:
-            with self._path_for_tensorflow(self.newest_iteration) as path:
+            with self._path_for_tensorflow(newest) as path:
                 reader = tf.train.load_checkpoint(path)
             has_it = reader.has_tensor(_DATA_KEY)
             saved = reader.get_tensor(_DATA_KEY).tobytes().decode() if has_it else ""
@@ -154,7 +157,7 @@ class RunDirectory:
         Raises:
             RunError: Another process is training there, or the directory cannot be written.
         """
-        if fcntl is None or self._lock_file is not None or not self.path.exists():
+        if sys.platform == "win32" or self._lock_file is not None or not self.path.exists():
             return
         try:
             file = (self.path / ".lock").open("w")
@@ -256,9 +259,11 @@ class RunDirectory:
             partly: Whether it may have no place for some of what is saved.
 
         Raises:
-            RunError: It is damaged, or does not fit.
+            RunError: It is damaged, or does not fit; or there is none.
         """
         newest = self.newest_iteration
+        if newest is None:
+            raise RunError(f"--checkpoint: there is no checkpoint in {self.path}")
         prefix = self._prefix(newest)
         try:
             # Every tensor is read once before any variable is touched.

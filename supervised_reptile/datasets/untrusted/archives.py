@@ -107,7 +107,8 @@ def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     # LZMA and bzip2 expand all that they are given, so they are given little.
     piece = 2**16 if member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) else 2**12
     with archive.open(member) as file:
-        return b"".join(iter(lambda: file.read1(piece), b""))
+        # The stub hides that it is a ZipExtFile.
+        return b"".join(iter(lambda: file.read1(piece), b""))  # type: ignore[attr-defined]
 
 
 def check_tar_member(path: Path, member: tarfile.TarInfo, largest: int) -> None:

@@ -101,7 +101,8 @@ class _Type:
 
     def dtype(self) -> np.dtype:
         """NumPy's type."""
-        return np.dtype(self.name).newbyteorder(self.order)
+        # NumPy's stub takes literals only; set_state lets no others through.
+        return np.dtype(self.name).newbyteorder(self.order)  # type: ignore[arg-type]
 
 
 @dataclasses.dataclass(eq=False)
@@ -193,7 +194,8 @@ class _Machine:
         self._encoded = 0
 
     def run(self) -> Any:
-        for opcode, argument, _ in pickletools.genops(self._file):
+        # It calls no other methods of a file than these.
+        for opcode, argument, _ in pickletools.genops(self._file):  # type: ignore[arg-type]
             if opcode.name not in ("STOP", "PROTO", "FRAME"):
                 self._step(opcode.name, argument)
         (result,) = self._stack
