@@ -230,9 +230,8 @@ class _Classifier:
             self._epoch.assign(epoch + 1)
             seconds = round(time.perf_counter() - started, 1)
             history.append({"epoch": epoch, "seconds": seconds} | values)
-            write_table(
-                path / "history.csv", list(history[0]), [[*row.values()] for row in history]
-            )
+            rows = [list(row.values()) for row in history]
+            write_table(path / "history.csv", list(history[0]), rows)
             self.directory.save(self._checkpoint, epoch + 1, self._dataset)
             losses.append(values["val_loss"])
         for variable, best in zip(self.model.variables, self._best_weights, strict=True):

@@ -57,9 +57,8 @@ def run_side_by_side(
     waiting, failed = list(jobs), []
     running: dict[SpawnProcess, tuple[Job, int]] = {}
     received: list[int] = []
-    told: set[SpawnProcess] = (
-        set()
-    )  # of a signal, each process once: a second one would not let it save
+    # Of a signal, each process once: a second one would not let it save.
+    told: set[SpawnProcess] = set()
 
     def note(number: int, frame: object) -> None:
         received.append(number)
