@@ -94,18 +94,20 @@ _MODULES = {
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 
-def __getattr__(name: str) -> Any:
-    """Imports a public name; called for what is not an attribute yet."""
-    if name in _MODULE_OF:
-        if _MODULE_OF[name] not in ("config", "datasets"):
-            importlib.import_module(f"{__name__}.startup").check_backend()
-        value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-    elif name == "__version__":
-        value = _installed_version()
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # to a type checker it would say that there is every name
+
+    def __getattr__(name: str) -> Any:
+        """Imports a public name; called for what is not an attribute yet."""
+        if name in _MODULE_OF:
+            if _MODULE_OF[name] not in ("config", "datasets"):
+                importlib.import_module(f"{__name__}.startup").check_backend()
+            value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+        elif name == "__version__":
+            value = _installed_version()
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -131,8 +131,12 @@ def training_and_held_out(
         count = max(1, round(HELD_OUT * len(rows)))
         held_out += [(row, label) for row in rows[:count]]
         kept += [(row, label) for row in rows[count:]]
-    parts = (np.array(part).T for part in (kept, held_out))
-    return tuple((rows, labels.astype(np.int32)) for rows, labels in parts)
+    return _rows_and_labels(kept), _rows_and_labels(held_out)
+
+
+def _rows_and_labels(pairs: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
+    rows, labels = np.array(pairs).T
+    return rows, labels.astype(np.int32)
 
 
 def is_flat(losses: Sequence[float]) -> bool:
@@ -226,7 +230,8 @@ class _Classifier:
             self._epoch.assign(epoch + 1)
             seconds = round(time.perf_counter() - started, 1)
             history.append({"epoch": epoch, "seconds": seconds} | values)
-            write_table(path / "history.csv", list(history[0]), [row.values() for row in history])
+            rows = [list(row.values()) for row in history]
+            write_table(path / "history.csv", list(history[0]), rows)
             self.directory.save(self._checkpoint, epoch + 1, self._dataset)
             losses.append(values["val_loss"])
         for variable, best in zip(self.model.variables, self._best_weights, strict=True):

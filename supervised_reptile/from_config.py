@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import keras
 
@@ -87,7 +88,7 @@ def learner_from_config(
         "rmsprop": {"rho": inner.rho, "momentum": inner.momentum, "epsilon": inner.epsilon},
         "sgd": {"momentum": inner.momentum},
     }[inner.inner_optimizer]
-    algorithm = _ALGORITHMS[meta.algorithm]
+    algorithm: Callable[..., MetaLearner] = _ALGORITHMS[meta.algorithm]
     if meta.step_weights is not None:
         algorithm = functools.partial(GradientCombination, step_weights=meta.step_weights)
     outer = meta.outer_optimizer

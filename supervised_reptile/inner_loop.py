@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Sequence
 
 import keras
@@ -58,7 +59,6 @@ class InnerLoop:
         input_scale: float = 1.0,
     ) -> None:
         self._model = PureModel(model)
-        self._layer_state: LayerState | None = None  # once the model has been rehearsed
         self._loss = loss
         self._weight_decay = weight_decay
         self._input_scale = input_scale
@@ -68,7 +68,7 @@ class InnerLoop:
         """The same loop on another working copy of the weights, to run next to this one."""
         other = copy.copy(self)
         other.fast_weights = self.fast_weights.twin()
-        other._layer_state = None
+        vars(other).pop("_layer_state", None)
         return other
 
     def twice_differentiable(self) -> InnerLoop:
@@ -103,7 +103,7 @@ class InnerLoop:
             ValueError: See :meth:`rehearse`; or layers draw random numbers, and the tasks have no
                 seeds.
         """
-        if self._model.state is None:
+        if not self._model.is_rehearsed:
             stored = tf.as_dtype(examples.dtype)
             self.rehearse(tf.TensorSpec([None, *examples.shape[1:]], stored))
         if tasks.seeds is None and any(map(is_seed, self._model.state)):
@@ -118,8 +118,6 @@ class InnerLoop:
         Args:
             seed: int32 [2], the task's ``seeds``; ``None`` where no layer draws random numbers.
         """
-        if self._layer_state is None:
-            self._layer_state = LayerState(self._model.state)
         self._layer_state.start(seed)
 
     def start_from(self, phi: Sequence[tf.Tensor]) -> None:
@@ -222,6 +220,11 @@ class InnerLoop:
         """
         called = self._call(self.weights(), self._inputs(examples, rows), training=False)
         return tf.cast(called.outputs, tf.float32)
+
+    @functools.cached_property
+    def _layer_state(self) -> LayerState:
+        """Made when it is needed, as only a rehearsal tells what the layers keep."""
+        return LayerState(self._model.state)
 
     def _input_type(self, stored: tf.DType) -> tf.DType:
         """Integers stay exact where the model asks for integers."""

@@ -9,13 +9,13 @@ import numpy as np
 import tensorflow as tf
 
 from supervised_reptile.checks import check_inner_optimizer, check_model
-from supervised_reptile.fast.staging import Staging
+from supervised_reptile.fast.staging import Staging, Tasks
 from supervised_reptile.fast.weights import FastWeights
 from supervised_reptile.fine_tuning import FineTuning
 from supervised_reptile.inner_loop import InnerLoop
 from supervised_reptile.keras_api.arguments import LossLike, OptimizerLike, loss_of, optimizer_of
 from supervised_reptile.keras_api.copies import copy_of
-from supervised_reptile.tasks import EvaluationTasks, TrainingTasks
+from supervised_reptile.tasks import EvaluationTasks
 
 
 class Learner:
@@ -174,8 +174,8 @@ class Learner:
         self.model.summary(**arguments)
 
     def _brought(
-        self, examples: np.ndarray | tf.Variable, tasks: TrainingTasks | EvaluationTasks
-    ) -> tuple:
+        self, examples: np.ndarray | tf.Variable, tasks: Tasks
+    ) -> tuple[tf.Variable | tf.Tensor, Tasks]:
         """The examples that the tasks need, on the device; see ``Staging.bring``."""
         self.inner_loop.check_tasks(examples, tasks)
         return self._staging.bring(examples, tasks)

@@ -116,7 +116,11 @@ def _convolution(filters: int, *, strides: int, seed: int | None, name: str) -> 
 
 
 def _classifier(
-    inputs: keras.KerasTensor, features: keras.KerasTensor, num_classes: int, seed: int, name: str
+    inputs: keras.KerasTensor,
+    features: keras.KerasTensor,
+    num_classes: int,
+    seed: int | None,
+    name: str,
 ) -> keras.Model:
     x = keras.layers.Flatten("channels_last", name="flatten")(features)
     logits = keras.layers.Dense(

@@ -8,10 +8,9 @@ from pathlib import Path
 COMMAND = "supervised-reptile"
 """The console command of an installed package."""
 
-CHECKOUT: Path | None = Path(__file__).resolve().parents[1]
+_FOLDER = Path(__file__).resolve().parents[1]
+CHECKOUT = _FOLDER if (_FOLDER / "run_omniglot.py").is_file() else None
 """Folder of the checkout that the package lies in; None for a package installed without one."""
-if not (CHECKOUT / "run_omniglot.py").is_file():
-    CHECKOUT = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,7 +33,8 @@ class PureModel:
 
     Attributes:
         state: What a call with ``training=True`` changes besides the weights: counters of random
-            layers, the states of stateful recurrent layers. Known after :meth:`rehearse`.
+            layers, the states of stateful recurrent layers.
+        is_rehearsed: Whether :meth:`rehearse` has found out the state.
 
     Args:
         model: Keras model with one input and one output.
@@ -42,13 +43,16 @@ class PureModel:
     def __init__(self, model: keras.Model) -> None:
         self._model = model
         self._network = fused_for_training(model)
-        self.state: list[keras.Variable] | None = None
+        self.state: list[keras.Variable] = []
+        self.is_rehearsed = False
 
     @property
     def takes_integers(self) -> bool:
         """Whether the model declares its input as integers, as before an ``Embedding``."""
         inputs = getattr(self._model, "inputs", None)
-        return bool(inputs) and tf.as_dtype(inputs[0].dtype).is_integer
+        if not inputs:
+            return False
+        return tf.as_dtype(inputs[0].dtype).is_integer
 
     def in_stock_operations(self) -> PureModel:
         """The same function without the fused operations of ``fast.network``."""
@@ -122,28 +126,28 @@ class PureModel:
                 "LayerNormalization or supervised_reptile.models.batch_statistics_normalization. "
                 f"Received: {self._where(moving)}"
             )
-        self.state = changed
+        self.state, self.is_rehearsed = changed, True
         return outputs
 
     def _traced(
         self, x: tf.TensorSpec, *, training: bool
     ) -> tuple[tf.Tensor, list[keras.Variable], set[int]]:
         """Outputs of a traced call, what it changes, and the ids of all that it touches."""
-        found = []
+        found: list[tuple[tf.Tensor, list[keras.Variable], set[int]]] = []
 
         @tf.function(autograph=False)
         def trace(inputs: tf.Tensor) -> None:
             given = [(v, tf.identity(v.value)) for v in self._model.variables]
             outputs, _, scope = self._call(given, inputs, training)
             changed = [v for v, value in given if scope.get_current_value(v) is not value]
-            found.extend((outputs, changed, set(scope.state_mapping)))
+            found.append((outputs, changed, set(scope.state_mapping)))
 
         trace.get_concrete_function(x)
-        return tuple(found)
+        return found[0]
 
     def _where(self, ids: Collection[int]) -> str:
         """The layers that own these variables, and the variables."""
-        found = {}
+        found: dict[str, dict[str, None]] = {}
         for layer in self._model._flatten_layers():
             for value in keras.tree.flatten(list(vars(layer).values())):
                 if id(value) in ids:

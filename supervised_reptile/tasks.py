@@ -317,8 +317,7 @@ def evaluation_tasks(
         supports.append(images)
         queries.append(rows[:, spec.shots :].ravel())
         seeds.append(task_seeds(rng, 1)[0])
-    supports, queries, seeds = map(np.stack, (supports, queries, seeds))
-    return EvaluationTasks(_stacked(steps), supports, queries, seeds)
+    return EvaluationTasks(_stacked(steps), np.stack(supports), np.stack(queries), np.stack(seeds))
 
 
 def _permutations(rng: np.random.Generator, count: int, length: int) -> np.ndarray:
@@ -342,4 +341,5 @@ def _applied(function: Callable, array: np.ndarray | None) -> np.ndarray | None:
 
 
 def _joined(arrays: Sequence[np.ndarray | None]) -> np.ndarray | None:
-    return None if any(array is None for array in arrays) else np.concatenate(arrays)
+    given = [array for array in arrays if array is not None]
+    return np.concatenate(given) if len(given) == len(arrays) else None

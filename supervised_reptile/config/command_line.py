@@ -14,7 +14,8 @@ mistake is one line. The flags of each program are a `FlagValues` of its own, no
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -28,6 +29,8 @@ FLAG_FILES = Path(__file__).resolve().parents[1] / "configs"
 """Folder of the flag files that come with the package."""
 
 _OWN = "This program"
+_GROUP = "group"
+"""Attribute that we add to absl's flags: the heading of `--help` that a flag is listed under."""
 # A flag, with or without a value; a flag file may put a blank between the two.
 _FLAG = re.compile(r"--?(?P<name>[A-Za-z][\w-]*)((=|\s+)(?P<value>.*))?", re.DOTALL)
 # The flags belong to the program that asks for them, which is where absl lists them.
@@ -141,7 +144,7 @@ def define_own_flags(
         else:
             kind = flag.kind or type(flag.default)
             if kind is tuple:
-                kind = tuple[type(flag.default[0]), ...]
+                kind = types.GenericAlias(tuple, (type(flag.default[0]), ...))
             DEFINERS[kind](name, flag.default, text, flag_values=flag_values)
         flag_values[name].help = text  # absl adds to that of a list
     group_flags(_OWN, definitions, flag_values)
@@ -154,11 +157,11 @@ def _default_text(default: Any) -> str:
     return f" Default: {','.join(map(shown, values))}."
 
 
-def group_flags(group: str, names: Sequence[str], flag_values: flags.FlagValues) -> None:
+def group_flags(group: str, names: Iterable[str], flag_values: flags.FlagValues) -> None:
     """Puts those of the named flags that are defined under a heading of `--help`."""
     for name in names:
         if name in flag_values:
-            flag_values[name].group = group
+            setattr(flag_values[name], _GROUP, group)
 
 
 def own_values(flag_values: flags.FlagValues = flags.FLAGS) -> dict[str, Any]:
@@ -170,7 +173,7 @@ def _groups(flag_values: flags.FlagValues) -> dict[str, list[str]]:
     """Heading -> names of the flags under it, as they were defined; a program's own come last."""
     groups: dict[str, list[str]] = {}
     for name in flag_values:
-        if group := getattr(flag_values[name], "group", None):
+        if group := getattr(flag_values[name], _GROUP, None):
             groups.setdefault(group, []).append(name)
     if _OWN in groups:
         groups[_OWN] = groups.pop(_OWN)
@@ -266,7 +269,8 @@ def parse_flags(
         ("V", None, "version"),
     ):
         if name not in flag_values:
-            short = None if short in flag_values else short
+            if short and short in flag_values:
+                short = None
             flags.DEFINE_flag(_Answer(name, answers[answer], short), flag_values)
     flag_values.set_gnu_getopt()  # operands may stand anywhere
     words = list(_respelled(_with_flag_files(words, flag_values), flag_values))

@@ -87,16 +87,16 @@ def config_from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Config:
     Raises:
         ConfigError: If the values cannot be run or contradict one another.
     """
-    given = {name: flag_values[name].value for name in FIELDS if name in flag_values}
-    given = {name: value for name, value in given.items() if value is not None}
+    values = flag_values.flag_values_dict()
+    given = {name: values[name] for name in FIELDS if values.get(name) is not None}
     for short, (name, value) in SHORTHANDS.items():
-        if flag_values[short].value:
+        if values[short]:
             if given.get(name, value) != value:
                 raise ConfigError(
                     f"--{short}: means --{name}={value}. Received: --{name}={given[name]} as well"
                 )
             given[name] = value
-    dataset, data_dir = flag_values["dataset"], Path(flag_values["data_dir"].value)
+    dataset, data_dir = flag_values["dataset"], Path(values["data_dir"])
     own_images = isinstance(dataset.parser, _DatasetParser)
     if own_images and not dataset.present and is_image_folder(data_dir):
         given["dataset"] = FOLDER + data_dir.resolve().name

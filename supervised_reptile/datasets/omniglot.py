@@ -46,7 +46,8 @@ SIZE = (28, 28)
 _REMEDY = f"delete the folder and run {command('fetch')} again"
 
 
-class Omniglot(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+# TFDS has no types.
+class Omniglot(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Omniglot at 28x28, one record a character.
 
     Not registered with TFDS, whose own "omniglot" keeps the drawings at 105x105 and one by one;

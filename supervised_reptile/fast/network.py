@@ -118,7 +118,8 @@ def convolutions_whose_bias_has_no_effect(model: keras.Model) -> list[keras.laye
     Returns:
         The layers, whose biases batch normalization takes out again: their exact gradient is 0.
     """
-    calls, uses = [], collections.Counter()
+    calls = []
+    uses: collections.Counter[int] = collections.Counter()
 
     def record(layer: keras.Operation, *args, **kwargs):
         output = layer(*args, **kwargs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import weakref
+from typing import Literal
 
 import keras
 import numpy as np
@@ -140,7 +141,7 @@ def adapt(
     steps: int | None = None,
     batch: int | None = None,
     seed: int = 0,
-    value_range: tuple[float, float] | str | None = "model",
+    value_range: tuple[float, float] | Literal["model"] | None = "model",
 ) -> FewShotClassifier:
     """Fine-tune a copy of a model on a few labelled images, as the paper's evaluation does.
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import TypeAlias
 
 import keras
 
-OptimizerLike = keras.optimizers.Optimizer | str | dict
-LossLike = keras.losses.Loss | str | dict | Callable
+OptimizerLike: TypeAlias = keras.optimizers.Optimizer | str | dict
+LossLike: TypeAlias = keras.losses.Loss | str | dict | Callable
 
 
 class LossOf(keras.losses.Loss):

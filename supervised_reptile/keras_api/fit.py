@@ -35,7 +35,7 @@ def fit(
     validation_steps: int | None = None,
     validation_freq: int = 1,
     metrics: Sequence[str | keras.metrics.Metric] = (),
-    callbacks: Sequence[keras.callbacks.Callback] | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] | keras.callbacks.CallbackList | None = None,
     verbose: str | int = "auto",
     initial_epoch: int = 0,
     steps_per_execution: int = 1,
@@ -106,8 +106,9 @@ def fit(
     model = learner.model
     weights = learner.inner_loop.fast_weights
     compile_for(learner, metrics)
+    called: keras.callbacks.CallbackList = callbacks
     if not isinstance(callbacks, keras.callbacks.CallbackList):
-        callbacks = keras.callbacks.CallbackList(
+        called = keras.callbacks.CallbackList(
             callbacks,
             add_history=True,
             add_progbar=verbose != 0,
@@ -117,17 +118,17 @@ def fit(
             model=model,
         )
     model.stop_training = False
-    callbacks.on_train_begin()
+    called.on_train_begin()
     # BackupAndRestore may have read an earlier state.
     learner.take_optimizer_state(model.optimizer)
     initial_epoch = getattr(model, "_initial_epoch", 0) or initial_epoch
     logs: dict[str, float] = {}
     for epoch in range(initial_epoch, epochs):
-        callbacks.on_epoch_begin(epoch)
+        called.on_epoch_begin(epoch)
         total = 0.0
         for first in range(0, steps_per_epoch, steps_per_execution):
             last = min(first + steps_per_execution, steps_per_epoch) - 1
-            callbacks.on_train_batch_begin(first)
+            called.on_train_batch_begin(first)
             _take_learning_rate(learner)
             offset = epoch * steps_per_epoch
             iterations = range(offset + first, offset + last + 1)
@@ -138,17 +139,17 @@ def fit(
             total += _train(learner, drawn, [meta_step(i) for i in iterations])
             weights.give_optimizer_state(model.optimizer)
             logs = {"loss": total / (last + 1), "meta_step": meta_step(iterations[-1])}
-            callbacks.on_train_batch_end(last, logs)
+            called.on_train_batch_end(last, logs)
             if model.stop_training:
                 break
         if held_out and (epoch + 1) % validation_freq == 0:
             _take_learning_rate(learner)
             found = validate(learner, held_out, settings)
             logs |= {f"val_{name}": value for name, value in found.items()}
-        callbacks.on_epoch_end(epoch, logs)
+        called.on_epoch_end(epoch, logs)
         if model.stop_training:
             break
-    callbacks.on_train_end(logs)
+    called.on_train_end(logs)
     return model.history
 
 
@@ -156,14 +157,14 @@ def _draw(
     stream: TaskStream, rng: np.random.Generator, settings: FitSettings
 ) -> tuple[np.ndarray, TrainingTasks]:
     """The examples and tasks of one meta-iteration."""
-    inputs, targets, *queries = stacked(stream.take(settings.meta_batch, rng))
+    task = stacked(stream.take(settings.meta_batch, rng))
     return tasks_of_arrays(
         rng,
-        inputs,
-        targets,
+        task.inputs,
+        task.targets,
         batch=settings.inner_batch,
         steps=settings.inner_iters,
-        tail=None if queries[0] is None else tuple(queries),
+        tail=task.queries,
     )
 
 

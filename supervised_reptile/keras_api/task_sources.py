@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from typing import NamedTuple
 
 import numpy as np
@@ -36,6 +36,13 @@ class Task(NamedTuple):
     def shapes(self) -> list[tuple[int, ...] | None]:
         """Shapes of the parts; only tasks of equal shapes fit into one meta-batch."""
         return [None if part is None else part.shape for part in self]
+
+    @property
+    def queries(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Inputs and targets of the queries."""
+        if self.query_inputs is None or self.query_targets is None:
+            return None
+        return self.query_inputs, self.query_targets
 
 
 class TaskStream:
@@ -74,7 +81,7 @@ class TaskStream:
         if isinstance(self._source, tf.data.Dataset):
             cardinality = int(self._source.cardinality())
             return cardinality if cardinality >= 0 else None
-        return len(self._source) if hasattr(self._source, "__len__") else None
+        return len(self._source) if isinstance(self._source, Sized) else None
 
     def take(self, count: int, rng: np.random.Generator) -> list[Task]:
         """The next tasks.
@@ -119,10 +126,8 @@ class TaskStream:
                     "output",
                     f"a {type(part).__name__}",
                 )
-        task = Task(*(self._array(part) for part in parts))
-        for inputs, targets in (task[:2], task[2:]):
-            if inputs is None:
-                continue
+        arrays = [self._array(part) for part in parts]
+        for inputs, targets in zip(arrays[::2], arrays[1::2], strict=True):
             if not inputs.ndim or not targets.ndim or not len(inputs) == len(targets) > 0:
                 rule = "have as many targets as inputs, at least one"
                 raise self._wrong(rule, f"shapes {inputs.shape} and {targets.shape}")
@@ -135,7 +140,7 @@ class TaskStream:
                 if not integers or targets.min() < 0 or targets.max() >= self._classes:
                     found = f"{targets.dtype} in {targets.min()} … {targets.max()}"
                     raise self._wrong(f"have integer labels in 0 … {self._classes - 1}", found)
-        return task
+        return Task(*arrays)
 
     def _array(self, part: object) -> np.ndarray:
         """An array of a type that TensorFlow computes with."""
@@ -175,7 +180,7 @@ def stacked(tasks: Sequence[Task]) -> Task:
                 f"Received: {tasks[0].shapes} and {task.shapes}"
             )
     parts = zip(*tasks, strict=True)
-    return Task(*(None if part[0] is None else np.stack(part) for part in parts))
+    return Task(*(np.stack(part) for part in parts if part[0] is not None))
 
 
 def fits_shape(shape: Sequence[int], wanted: Sequence[int | None]) -> bool:

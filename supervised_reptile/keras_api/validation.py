@@ -82,7 +82,7 @@ def held_out_tasks(
     stream = stream_of(learner, source, what)
     count = number_of(stream, count, number, 1)
     tasks = stream.take(count, random_stream(seed, "curve"))
-    if any(task.query_inputs is None for task in tasks):
+    if any(task.queries is None for task in tasks):
         raise ValueError(
             f"a task of {what} must have queries: (inputs, targets, query inputs, "
             "query targets). Received: (inputs, targets)"
@@ -98,11 +98,13 @@ def validate(
     model.reset_metrics()
     total, count, found, not_finite = 0.0, 0, {}, 0
     for group in same_shape_groups(tasks, _TASKS_PER_CALL):
-        inputs, targets, query_inputs, query_targets = stacked(group)
+        task = stacked(group)
+        assert task.queries is not None  # held_out_tasks refuses tasks without
+        query_inputs, query_targets = task.queries
         table, evaluation = evaluation_tasks_of_arrays(
             rng,
-            inputs,
-            targets,
+            task.inputs,
+            task.targets,
             query_inputs,
             batch=settings.eval_batch,
             steps=settings.eval_iters,
@@ -131,10 +133,12 @@ def validate(
 def number_of(stream: TaskStream, given: int | None, name: str, divisor: int) -> int:
     """What was given, or how many there are."""
     length = stream.length
-    if given is None and length is None:
+    if given is not None:
+        number, received = given, str(given)
+    elif length is not None:
+        number, received = length // divisor, f"{length} tasks, meta_batch={divisor}"
+    else:
         raise ValueError(f"{name} must be given, as the number of tasks is unknown. Received: None")
-    number = length // divisor if given is None else given
     if number < 1:
-        received = f"{length} tasks, meta_batch={divisor}" if given is None else given
         raise ValueError(f"{name} must be at least 1. Received: {received}")
     return number

@@ -203,12 +203,14 @@ def times_to_accuracy(root: Path) -> list[dict[str, Any]]:
         lengths = {records[0][1]["iterations"], trained.meta.meta_iters}
         if row is None or lengths != {row.meta_iters}:
             continue
-        task = {"shots": trained.task.shots, "transductive": trained.eval.transductive}
-        shown = row.published(**task)
+        shots, transductive = trained.task.shots, trained.eval.transductive
+        task = {"shots": shots, "transductive": transductive}
+        shown = row.published(shots, transductive)
         curve = read_curve(path)
-        for target in sorted({*_MILESTONES, *(c.mean for c in shown[:1])}):
+        means = (cell.mean for cell in shown[:1] if cell.mean is not None)
+        for target in sorted({*_MILESTONES, *means}):
             reached = first_reached(curve, "test", target / 100, TIME_WINDOW)
-            when = {"iteration": None, "hours": None, "at_the_latest": False}
+            when: dict[str, Any] = {"iteration": None, "hours": None, "at_the_latest": False}
             if reached is not None:
                 when["iteration"], when["hours"] = reached[0], reached[1] / 3600
                 when["at_the_latest"] = bool(reached[0] == curve["iteration"][TIME_WINDOW - 1])

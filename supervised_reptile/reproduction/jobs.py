@@ -10,6 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,11 @@ def run_side_by_side(
         RunError: A job failed; all the others were carried out.
         RunInterrupted: A signal stopped them.
     """
-    waiting, running, failed = list(jobs), {}, []
+    waiting, failed = list(jobs), []
+    running: dict[SpawnProcess, tuple[Job, int]] = {}
     received: list[int] = []
-    told = set()  # of a signal, each process once: a second one would not let it save
+    # Of a signal, each process once: a second one would not let it save.
+    told: set[SpawnProcess] = set()
 
     def note(number: int, frame: object) -> None:
         received.append(number)
@@ -72,6 +75,7 @@ def run_side_by_side(
                 running[process] = job, line
             for process in running.keys() - told if received else ():
                 told.add(process)
+                assert process.pid is not None  # it was started
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process.pid, received[0])
             multiprocessing.connection.wait([p.sentinel for p in running], timeout=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from supervised_reptile.config import Config, RunOptions
 from supervised_reptile.config.command_line import Flag, run_program
@@ -109,7 +109,7 @@ def _reproduce(
         return
     records = RESULTS if results is None else Path(results)
     wanted = dict.fromkeys((name, seed) for name in row for seed in seeds)
-    options = {"data_dir": data_dir, "progress": progress}
+    options: dict[str, Any] = {"data_dir": data_dir, "progress": progress}
     if len(wanted) > 1:
         options |= {"intra_op_threads": 1, "inter_op_threads": 1}
     work = []

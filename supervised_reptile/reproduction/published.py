@@ -85,7 +85,7 @@ class Row:
             ConfigError: If a value is out of range.
         """
         length = {} if meta_iters is None else {"meta_iters": meta_iters}
-        values = TRAINED_FOR | self.overrides | length
+        values = {**TRAINED_FOR, **self.overrides, **length}
         return paper_config(self.dataset, self.classes, seed=seed, **values)
 
     def evaluation(

@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import keras
 import numpy as np
@@ -49,7 +50,7 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = None
+        self._lock: IO | None = None
         self._readable: dict[int, str] = {}  # what is wrong with a checkpoint; "" for nothing
 
     # ------------------------------------------------------ what is there
@@ -134,8 +135,11 @@ class RunDirectory:
         Raises:
             RunError: The checkpoints are of other data.
         """
+        newest = self.newest_iteration
+        if newest is None:
+            return
         try:
-            with self._path_for_tensorflow(self.newest_iteration) as path:
+            with self._path_for_tensorflow(newest) as path:
                 reader = tf.train.load_checkpoint(path)
             has_it = reader.has_tensor(_DATA_KEY)
             saved = reader.get_tensor(_DATA_KEY).tobytes().decode() if has_it else ""
@@ -241,9 +245,11 @@ class RunDirectory:
             partly: Whether it may have no place for some of what is saved.
 
         Raises:
-            RunError: It is damaged, or does not fit.
+            RunError: It is damaged, or does not fit; or there is none.
         """
         newest = self.newest_iteration
+        if newest is None:
+            raise RunError(f"--checkpoint: there is no checkpoint in {self.path}")
         prefix = self._prefix(newest)
         try:
             # Every tensor is read once before any variable is touched.

@@ -51,9 +51,10 @@ def writing(path: Path, *more: type[BaseException]) -> Iterator[None]:
     Raises:
         RunError: Writing failed.
     """
+    failures: tuple[type[BaseException], ...] = (OSError, *more)
     try:
         yield
-    except (OSError, *more) as error:
+    except failures as error:
         raise RunError(f"cannot write {path}: {reason_of(error)}") from error
 
 

@@ -49,7 +49,9 @@ class LearningCurve:
         self._path = directory / "curve.csv"
         self._splits = splits
         self._fields = ("iteration", "seconds", "meta_step", "inner_loss", *splits)
-        self._recent = {split: collections.deque(maxlen=_RUNNING_WINDOW) for split in splits}
+        self._recent: dict[str, collections.deque[float]] = {
+            split: collections.deque(maxlen=_RUNNING_WINDOW) for split in splits
+        }
         rows = self._recovered(directory, range(0, iteration, interval)) if iteration else []
         for row in rows[-_RUNNING_WINDOW:]:
             for split in splits:

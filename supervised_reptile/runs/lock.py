@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import IO
 
 from supervised_reptile.errors import RunError
 from supervised_reptile.runs.files import reason_of
 
-try:
+if sys.platform != "win32":  # which has no such locks
     import fcntl
-except ImportError:  # Windows has no such locks
-    fcntl = None
 
 
 def lock_directory(path: Path) -> IO | None:
@@ -21,7 +20,7 @@ def lock_directory(path: Path) -> IO | None:
     Raises:
         RunError: Another process has it, or it cannot be written.
     """
-    if fcntl is None:
+    if sys.platform == "win32":
         return None
     try:
         file = (path / ".lock").open("w")

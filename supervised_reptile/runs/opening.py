@@ -43,8 +43,8 @@ def open_directory(config: Config, options: RunOptions) -> RunDirectory:
             directory.check(config)
         return directory
     if network := shipped_network(options.checkpoint):
-        trained = Config.from_dict(model_facts(network)["training"])
-        check_evaluable(config, trained, f"the network {network}")
+        shipped = Config.from_dict(model_facts(network)["training"])
+        check_evaluable(config, shipped, f"the network {network}")
         return RunDirectory(Path(f"{network}-evaluations"))
     directory = RunDirectory(Path(options.checkpoint))
     trained = directory.saved_config()

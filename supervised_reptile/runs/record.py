@@ -150,7 +150,7 @@ def _check_sum(text: str) -> np.uint32:
 
 
 def _write_outcomes(path: Path, outcomes: Mapping[str, Outcome], check_sum: np.uint32) -> None:
-    arrays = {"record_crc32": check_sum}
+    arrays: dict[str, Any] = {"record_crc32": check_sum}
     for split, outcome in outcomes.items():
         arrays[f"{split}/correct"] = outcome.correct
         arrays[f"{split}/classes"] = outcome.classes

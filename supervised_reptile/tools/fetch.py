@@ -135,7 +135,7 @@ def _prepare_photographs(given: dict[str, Any]) -> str:
     root, name = Path(given["from"]) if given["from"] else None, given["dataset"]
     if root is not None and not root.is_dir():
         raise DatasetError(f"{root} is not a folder")
-    if name == "folder":
+    if name == "folder" and root is not None:  # which it must not be without
         name = FOLDER + root.resolve().name
     data_dir, layout = Path(given["data_dir"]), given["layout"]
     size, resize = given["image_size"], given["resize"]

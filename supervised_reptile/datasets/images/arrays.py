@@ -106,10 +106,11 @@ def _decoded(
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
         # Notes of Pillow on large or odd pictures; what it cannot read is an error.
         warnings.simplefilter("ignore")
-        for *key, picture in source.pictures():
-            if tuple(key) not in wanted:
+        for split, class_name, name, picture in source.pictures():
+            key = split, class_name, name
+            if key not in wanted:
                 continue
-            waiting.append((tuple(key), pool.submit(attempt, picture)))
+            waiting.append((key, pool.submit(attempt, picture)))
             sizes.append(len(picture) if isinstance(picture, bytes) else 0)
             while len(waiting) >= _WAITING or sum(sizes) > _WAITING_BYTES:
                 key, future = waiting.popleft()

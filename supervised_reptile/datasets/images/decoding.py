@@ -103,8 +103,9 @@ def decode(picture: Picture, size: int, resize: str, *, upright: bool = True) ->
         raise ValueError("is empty")
     try:
         check_png(content)
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            image.load()
+        with Image.open(io.BytesIO(content), formats=FORMATS) as file:
+            file.load()
+            image: Image.Image = file
             if image.mode in _16_BIT:
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             if image.mode not in ("I", "F"):

@@ -185,7 +185,8 @@ class ImageNetTar(Source):
                     for name, content in _read_class(path, inner, names):
                         yield split, class_name, name, content
                 left.remove(class_name)
-                outer.members = []  # tarfile keeps them all
+                # tarfile keeps them all, which its stub does not say.
+                outer.members = []  # type: ignore[attr-defined]
 
     def _lists(self) -> dict[str, list[Path]]:
         one_each = {split: [path] for split, path in _lists_at(self.root).items()}

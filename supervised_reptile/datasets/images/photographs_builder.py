@@ -23,7 +23,8 @@ from supervised_reptile.datasets.untrusted.downloads import fetch, tfds_settings
 from supervised_reptile.errors import DatasetError
 
 
-class Photographs(tfds.core.DatasetBuilder, skip_registration=True):
+# TFDS has no types.
+class Photographs(tfds.core.DatasetBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Photographs by class, of one size, at ``ImageStore.path``.
 
     TFDS downloads, and sees to it that a preparation that fails or is killed leaves nothing that

@@ -75,7 +75,7 @@ class Source(abc.ABC):
         """SHA-256 of the names, sizes and modification times of all files, in hexadecimal."""
         # Plain strings: there may be 60,000 files, and every start of a run comes by here.
         digest, root = hashlib.sha256(self.layout.encode()), len(os.fspath(self.root))
-        for path in sorted(map(os.fspath, self.files())):
+        for path in sorted(os.fspath(file) for file in self.files()):
             try:
                 stat = os.stat(path)  # noqa: PTH116
             except OSError:  # a broken link, say: its picture is missing
