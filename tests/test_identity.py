@@ -1,5 +1,6 @@
 """Which data a run used: the fingerprint of each kind of data set."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -15,6 +16,13 @@ from supervised_reptile.datasets.omniglot_contents import FINGERPRINT
 from supervised_reptile.errors import DatasetError
 
 GLYPHS = "b236da7a4b9c2d3e"
+# SHA-256 of images, borders of classes, their names and the splits, as version 0.1 made them.
+VERSION_0_1 = {
+    ("omniglot", 0): "cf970e576df4c842f6d5f0b146dc3456128c2ac617d3880f63f187b7e6594a15",
+    ("omniglot", 3): "808da9a82816b6e434461697fb6b83563c37f7ef4c9f993b2bdb12c99e446054",
+    ("glyphs", 0): "af5748dfe8e2d67c8b3a950d5c8eaf254cfa9428e293878cd428fb08e525522f",
+    ("glyphs", 3): "30bb7727e62662d64379e3e154121485de7d3f3c01400883269a93c04d3f0791",
+}
 
 
 @pytest.fixture
@@ -26,6 +34,17 @@ def small(monkeypatch):
 
 def load(name, data_dir, image_size=10, **options):
     return load_dataset(name, data_dir=data_dir, image_size=image_size, progress=False, **options)
+
+
+@pytest.mark.parametrize(("name", "seed"), VERSION_0_1)
+def test_characters_and_splits_are_those_of_version_0_1(name, seed, request):
+    data_dir = request.getfixturevalue("prepared_omniglot") if name == "omniglot" else "unused"
+    dataset = load(name, data_dir, 28, seed=seed)
+    digest = hashlib.sha256(dataset.images.tobytes() + dataset.class_offsets.tobytes())
+    digest.update("\n".join(dataset.class_names).encode())
+    for split, ids in dataset.splits.items():
+        digest.update(split.encode() + ids.tobytes())
+    assert digest.hexdigest() == VERSION_0_1[name, seed]
 
 
 def test_omniglot_is_known_by_the_official_drawings(prepared_omniglot):

@@ -391,11 +391,15 @@ def test_real_photographs(tiny_imagenet, tmp_path, monkeypatch):
     assert sizes == {"train": [400], "validation": [200], "test": [200]}
     assert [len(ids) for ids in dataset.splits.values()] == [64, 16, 20]
     with zipfile.ZipFile(tiny_imagenet / "test.zip") as archive:
-        member = "test/n01950731/n01950731_0.JPEG"
-        picture = Image.open(io.BytesIO(archive.read(member)))
-    expected = picture.resize((21, 21), Image.Resampling.NEAREST).convert("RGB")
-    first = dataset.class_offsets[dataset.class_names.index("n01950731")]
-    np.testing.assert_array_equal(dataset.images[first], np.asarray(expected))
+        for class_id in dataset.splits["test"]:
+            folder = f"test/{dataset.class_names[class_id]}/"
+            names = (name for name in archive.namelist() if name.startswith(folder))
+            members = sorted(name for name in names if name != folder)
+            for i in (0, 7, 199):  # the authors' order: resize, then RGB
+                picture = Image.open(io.BytesIO(archive.read(members[i])))
+                expected = picture.resize((21, 21), Image.Resampling.NEAREST).convert("RGB")
+                row = dataset.class_offsets[class_id] + i
+                np.testing.assert_array_equal(dataset.images[row], np.asarray(expected))
 
 
 def test_nothing_there(tmp_path):
