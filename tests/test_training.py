@@ -464,7 +464,7 @@ def with_identity(trainer, fingerprint):
     return trainer
 
 
-def test_other_data_of_the_same_name_are_refused(finished, tmp_path, capsys):
+def test_other_data_of_the_same_name_are_refused(tmp_path, capsys):
     config = tiny_config(meta_iters=4)
     first = with_identity(new_trainer(tmp_path, config), "abc123")
     first.prepare()
@@ -486,8 +486,10 @@ def test_other_data_of_the_same_name_are_refused(finished, tmp_path, capsys):
     with_identity(new_trainer(tmp_path, config), "abc123").prepare()
     assert "note:" not in capsys.readouterr().out
     # A run that does not say, as those of version 0.1, goes on with a note.
-    shutil.copytree(finished, tmp_path / "old")
-    with_identity(new_trainer(tmp_path / "old", tiny_config()), "abc123").prepare()
+    old = with_identity(new_trainer(tmp_path / "old", config), "")
+    old.prepare()
+    old.train()
+    with_identity(new_trainer(tmp_path / "old", config), "abc123").prepare()
     assert "does not say on which data it was trained" in capsys.readouterr().out
 
 

@@ -69,7 +69,7 @@ def main():
     add("--disks", type=int, default=60, help="full disks and I/O errors")
     add("--damages", type=int, default=200, help="damaged files of runs")
     add("--doubles", type=int, default=20, help="double starts")
-    add("--inputs", type=int, default=50_000, help="inputs of nonsense")
+    add("--inputs", type=int, default=50_000, help="inputs of nonsense; 0 for none")
     add("--soak", type=int, default=0, metavar="N", help="meta-iterations to watch memory over")
     add("--short", action="store_true", help="a few of each, and nothing is written")
     add("--results", type=Path, default=PROJECT / "results" / "faults.json")
@@ -81,10 +81,11 @@ def main():
 
     table, started = Table(), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        nonsense.carry_out(Path(folder), args.seed, table, args.inputs // 2)
-        kinds = len(data_fuzz.KINDS) + 1
-        for kind, counts in data_fuzz.run(args.inputs // 2 // kinds, args.seed).items():
-            table.add(f"nonsense: {kind}", counts)
+        if args.inputs:
+            nonsense.carry_out(Path(folder), args.seed, table, args.inputs // 2)
+            cases = args.inputs // 2 // (len(data_fuzz.KINDS) + 1)
+            for kind, counts in data_fuzz.run(cases, args.seed).items():
+                table.add(f"nonsense: {kind}", counts)
         facts = runs.carry_out(
             Path(folder),
             args.seed,
