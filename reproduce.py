@@ -3,7 +3,7 @@
     python reproduce.py --row omniglot-5way --seeds 0,1,2
 
 --help lists the rows and the flags. An installed package has the same program as
-`supervised-reptile reproduce`.
+``supervised-reptile reproduce``.
 """
 
 import supervised_reptile.interrupts  # noqa: F401  (first: Ctrl-C while the rest is imported)

@@ -2,8 +2,8 @@
 
     python run_omniglot.py --shots 1 --classes 5 --transductive
 
-The flags become a configuration, which `supervised_reptile.main.run` carries out; --help lists
-them. An installed package has the same program as `supervised-reptile omniglot`.
+The flags become a configuration, which ``supervised_reptile.main.run`` carries out; --help lists
+them. An installed package has the same program as ``supervised-reptile omniglot``.
 """
 
 import supervised_reptile.interrupts  # noqa: F401  (first: Ctrl-C while the rest is imported)

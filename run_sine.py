@@ -2,7 +2,7 @@
 
     python run_sine.py
 
-Short for `python -m experiments sine`; --help lists the flags.
+Short for ``python -m experiments sine``; --help lists the flags.
 """
 
 import sys

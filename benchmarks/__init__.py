@@ -1,1 +1,1 @@
-"""Speed of the package beside plain programs of the same algorithm: see README.md."""
+"""Speed of the package compared with plain programs of the same algorithm: see README.md."""

@@ -1,4 +1,4 @@
-"""The package and the TensorFlow programs it is compared with.
+"""The package and the TensorFlow programs to compare it with.
 
 All compute the same thing: the paper's network with batch-statistics normalization, the summed
 loss, Adam with β1 = 0 and ε = 1e-8 whose slots run on from task to task, and after the n tasks of
@@ -28,7 +28,7 @@ from supervised_reptile.startup import set_threads
 
 
 class Contestant(Program):
-    """A program in a process of TensorFlow 2.
+    """A program in a TensorFlow 2 process.
 
     Args:
         workload: What to run.
@@ -47,14 +47,14 @@ class Contestant(Program):
 
     @staticmethod
     def threads() -> str:
-        """The threads in use, for people."""
+        """Return the threads in use, in readable form."""
         intra = tf.config.threading.get_intra_op_parallelism_threads()
         inter = tf.config.threading.get_inter_op_parallelism_threads()
         return f"{intra}/{inter}" if intra or inter else "default"
 
 
 class Ours(Contestant):
-    """The package, as ``run_omniglot.py`` and its like drive it."""
+    """The package, used as in ``run_omniglot.py``."""
 
     def __init__(self, workload: Workload, images: np.ndarray, pixel_scale: float) -> None:
         config = workload.config
@@ -137,7 +137,7 @@ class KerasEager(PlainLoop, Contestant):
 
 
 class KerasStep(KerasEager):
-    """The same with the training step and the prediction compiled, called once a step."""
+    """The same with the training step and the prediction compiled, called once per step."""
 
     def __init__(self, workload: Workload, images: np.ndarray, pixel_scale: float) -> None:
         super().__init__(workload, images, pixel_scale)
@@ -146,16 +146,16 @@ class KerasStep(KerasEager):
 
 
 class TF1Style(TF1Session, Contestant):
-    """The program for TensorFlow 1, run by TensorFlow 2."""
+    """The program for TensorFlow 1, on TensorFlow 2."""
 
     def __init__(self, workload: Workload, images: np.ndarray, pixel_scale: float) -> None:
         super().__init__(images, pixel_scale, **_session_settings(workload))
 
 
 class TensorFlow1(Contestant):
-    """The same program run by TensorFlow 1, in an interpreter of its own.
+    """The same program on TensorFlow 1, in a separate interpreter.
 
-    One message goes there and back for a meta-iteration, and one for evaluation tasks.
+    A meta-iteration takes one request and one reply, and so does a call with evaluation tasks.
 
     Args:
         workload: As of the base class.
@@ -167,7 +167,7 @@ class TensorFlow1(Contestant):
         runs_on: Its versions, for people.
 
     Raises:
-        RuntimeError: It ended; the message has the last line that it wrote.
+        RuntimeError: The process ended. The message contains its last line of output.
     """
 
     def __init__(
@@ -238,7 +238,7 @@ def _session_settings(workload: Workload) -> dict[str, Any]:
 
 
 def stock_model(workload: Workload) -> keras.Model:
-    """The network as the Keras guides would have it, with ``BatchNormalization``."""
+    """Build the network as in the Keras guides, with ``BatchNormalization``."""
     network, layers = workload.network, keras.layers
     inputs = x = keras.Input(network.image)
     for _ in range(BLOCKS):

@@ -18,7 +18,7 @@ from typing import NoReturn
 
 from benchmarks.processes import ROOT, run_job, run_to_end
 from supervised_reptile.config.command_line import Flag, run_program
-from supervised_reptile.datasets.images.miniimagenet import CLASSES, IMAGES_A_CLASS
+from supervised_reptile.datasets.images.miniimagenet import CLASSES, IMAGES_PER_CLASS
 
 _LIMIT_MEGABYTES = 3 * 1024
 _DISTINCT = 64
@@ -43,7 +43,7 @@ def write_folders(root: Path) -> None:
         for name in names:
             folder = root / {"validation": "val"}.get(split, split) / name
             folder.mkdir(parents=True)
-            for i in range(IMAGES_A_CLASS):
+            for i in range(IMAGES_PER_CLASS):
                 (folder / f"{name}_{i}.JPEG").write_bytes(files[i % _DISTINCT])
 
 
@@ -53,11 +53,11 @@ def write_pickles(root: Path) -> None:
 
     root.mkdir()
     for split, names in CLASSES.items():
-        count = len(names) * IMAGES_A_CLASS
+        count = len(names) * IMAGES_PER_CLASS
         data = {
             "image_data": np.resize(_noise(_DISTINCT), (count, 84, 84, 3)),
             "class_dict": {
-                name: list(range(k * IMAGES_A_CLASS, (k + 1) * IMAGES_A_CLASS))
+                name: list(range(k * IMAGES_PER_CLASS, (k + 1) * IMAGES_PER_CLASS))
                 for k, name in enumerate(names)
             },
         }
@@ -66,7 +66,7 @@ def write_pickles(root: Path) -> None:
             pickle.dump(data, file, protocol=2)
 
 
-FLAGS = {"json": Flag(None, "File to write the numbers to as well.", str)}
+FLAGS = {"json": Flag(None, "File for the numbers, in addition to the output.", str)}
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -84,7 +84,7 @@ def _measure(**given: str | None) -> int:
         data = Path(folder) / "data"
         for layout in ("folders", "pickles"):
             source = Path(folder) / layout
-            # In a process of its own: a child's peak is never below its parent's at the start.
+            # In a separate process: a child's peak is never below its parent's at the start.
             code = f"import benchmarks.memory as m, pathlib; m.write_{layout}(pathlib.Path({{!r}}))"
             run_to_end(["-c", code.format(str(source))])
             prepare = ["-m", "supervised_reptile", "fetch", "miniimagenet"]

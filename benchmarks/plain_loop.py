@@ -1,4 +1,4 @@
-"""What every program of the benchmark can do, and a loop around somebody's training step.
+"""The interface of every program in the benchmark, and a loop around a training step.
 
 Python 3.6 can run it too, as TensorFlow 1 needs an interpreter of its time.
 """
@@ -29,7 +29,7 @@ class Program(abc.ABC):
 
     @abc.abstractmethod
     def evaluate(self, tasks) -> np.ndarray:
-        """Fine-tune on each task and predict its queries together; leave all state as it was.
+        """Fine-tune on each task and predict its queries together, without changing any state.
 
         Args:
             tasks: As ``supervised_reptile.tasks.EvaluationTasks``.
@@ -39,9 +39,9 @@ class Program(abc.ABC):
         """
 
     def peak_megabytes(self) -> float:
-        """Most memory that the process it runs in had in use so far, in MiB."""
+        """Return the peak memory of its process so far, in MiB."""
         try:
-            # Not what getrusage tells of Linux: never less than its parent had at the start.
+            # Not getrusage, which on Linux never reports less than the parent had at the start.
             status = Path("/proc/self/status").read_text()
             return int(status.split("VmHWM:")[1].split()[0]) / 2**10
         except (OSError, IndexError):
@@ -49,11 +49,11 @@ class Program(abc.ABC):
             return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
     def close(self) -> None:  # noqa: B027 (most have nothing to end)
-        """End what was started for it."""
+        """End its processes."""
 
 
 class PlainLoop(Program):
-    """What all baselines with a step of their own share.
+    """The common part of all baselines with their own training step.
 
     They differ only in how they take a step and how they export and import their state.
 
@@ -66,7 +66,7 @@ class PlainLoop(Program):
         self._images, self._pixel_scale = images, np.float32(pixel_scale)
 
     def pixels(self, rows: np.ndarray) -> np.ndarray:
-        """The images ``rows`` as the network sees them, float32."""
+        """Return the images ``rows`` as the network's input, float32."""
         return self._images[rows] * self._pixel_scale
 
     @abc.abstractmethod

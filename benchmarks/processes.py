@@ -23,7 +23,7 @@ _POLL_SECONDS = 0.02
 
 
 class BenchmarkError(UserError):
-    """What went wrong, in one line."""
+    """An error in one line."""
 
 
 class Worker:
@@ -34,7 +34,7 @@ class Worker:
         python: Interpreter to run it with.
 
     Attributes:
-        start: What the worker told of itself at the start.
+        start: What the worker reported at its start.
         peak_megabytes: Most memory it had in use so far.
     """
 
@@ -64,12 +64,12 @@ class Worker:
         self.close()
 
     def seconds(self, phase: str, seconds: float) -> float:
-        """Lets the worker measure for about ``seconds``; returns the seconds of one unit."""
+        """Let the worker measure for about ``seconds``; return the seconds of one unit."""
         try:
             print(json.dumps({"phase": phase, "seconds": seconds}), file=self._process.stdin)
             self._process.stdin.flush()
         except BrokenPipeError:
-            pass  # _answer tells why.
+            pass  # _answer reports why.
         return self._answer()["seconds"]
 
     def close(self) -> None:
@@ -90,7 +90,7 @@ class Worker:
 
 
 def run_job(arguments: Sequence[str], first_point: Path) -> dict[str, float]:
-    """Run one of the entry scripts to its end.
+    """Run one of the entry scripts.
 
     Args:
         arguments: Script and flags.
@@ -119,7 +119,7 @@ def run_job(arguments: Sequence[str], first_point: Path) -> dict[str, float]:
 def run_to_end(
     arguments: Sequence[str], watch: Callable[[float], None] = lambda seconds: None
 ) -> dict[str, float]:
-    """Run this interpreter to its end.
+    """Run this interpreter.
 
     Args:
         arguments: Its arguments.
@@ -143,7 +143,7 @@ def run_to_end(
         )
         try:
             while True:
-                # Not `process.poll()`, which would not tell what the process used.
+                # Not `process.poll()`, which does not report the resource usage.
                 ended, status, usage = os.wait4(process.pid, os.WNOHANG)
                 watch(time.perf_counter() - started)
                 if ended:
@@ -166,19 +166,19 @@ def run_to_end(
 
 def _has_a_point(curve: Path) -> bool:
     try:
-        return curve.read_text().count("\n") > 1  # a line of headings, a line a point
+        return curve.read_text().count("\n") > 1  # one line of headings, one line per point
     except FileNotFoundError:
         return False
 
 
 def _environment() -> dict[str, str]:
-    # An interpreter where the package is not installed (the one with PyTorch) finds it too.
+    # So an interpreter without the package (the one with PyTorch) also finds it.
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return {"TF_CPP_MIN_LOG_LEVEL": "2"} | os.environ | {"PYTHONPATH": path}
 
 
 def last_line(file: Any) -> str:
-    """Returns the last line of a binary file with text in it; empty if there is none."""
+    """Return the last line of text in a binary file; empty if there is none."""
     file.seek(0)
     lines = file.read().decode(errors="replace").strip().splitlines()
     return lines[-1] if lines else ""

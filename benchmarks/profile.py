@@ -1,7 +1,7 @@
 """Where the time of a meta-iteration goes: python -m benchmarks.profile [ROW].
 
 Prints, for one meta-iteration of a row of the benchmark, the kernels by the time they took, summed
-over the threads, beside the wall time of the whole. Uses TensorFlow's own profiler.
+over the threads, next to the total wall time. Uses TensorFlow's own profiler.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _CONTAINERS = ("Run", "Process", "Eager", "TFE_", "_inference", "_meta_iteration
 
 
 def kernel_milliseconds(folder: Path) -> dict[str, tuple[float, int]]:
-    """Kernel -> milliseconds over all threads and number of calls, from a profile on disk."""
+    """Return milliseconds over all threads and number of calls per kernel, from a profile."""
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
     spent, calls = collections.Counter(), collections.Counter()

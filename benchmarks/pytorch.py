@@ -30,7 +30,7 @@ class _Block(nn.Module):
         x = self.convolution(x)
         x = F.batch_norm(x, None, None, self.gamma, self.beta, training=True, eps=_EPSILON)
         if self._pool:
-            x = F.max_pool2d(x, 2, ceil_mode=True)  # as TensorFlow's SAME
+            x = F.max_pool2d(x, 2, ceil_mode=True)  # like TensorFlow's SAME
         return F.relu(x)
 
 
@@ -41,7 +41,7 @@ class _Network(nn.Module):
         self.logits = nn.Linear(int(np.prod(network.feature_shape)), network.classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        # Keras flattens height, width, channels; for channels-last memory this copies nothing.
+        # Keras flattens height, width, channels; channels-last memory needs no copy.
         return self.logits(self.blocks(x).permute(0, 2, 3, 1).flatten(1))
 
 
@@ -77,7 +77,7 @@ class PyTorch(Program):
 
     @staticmethod
     def threads() -> str:
-        """The threads in use, for people."""
+        """Return the threads in use, in readable form."""
         return str(torch.get_num_threads())
 
     def load(self, weights):
@@ -138,12 +138,12 @@ class PyTorch(Program):
             self._optimizer.step()
 
     def _batch(self, rows: np.ndarray) -> torch.Tensor:
-        """Images in channels-last memory, float32 [batch, channels, height, width]."""
+        """Return images in channels-last memory, float32 [batch, channels, height, width]."""
         pixels = self._images[torch.from_numpy(rows).long()].float() * self._pixel_scale
         return pixels.permute(0, 3, 1, 2)
 
     def _parameters(self) -> list[nn.Parameter]:
-        """In the order of Keras."""
+        """Return the weights in the order of Keras."""
         ordered = []
         for block in self._model.blocks:
             ordered += [

@@ -1,4 +1,4 @@
-"""From measured rounds to medians, ratios and tables."""
+"""Compute medians, ratios and tables from measured rounds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PHASES = {"train": "Training: one meta-iteration", "evaluate": "Evaluation: one 
 
 
 def summary(rounds: Iterable[float]) -> dict[str, Any]:
-    """Median, least and greatest of the rounds, and the rounds themselves."""
+    """Return the median, minimum and maximum of the rounds, and the rounds themselves."""
     values = list(rounds)
     return {
         "median": statistics.median(values),
@@ -25,7 +25,7 @@ def summary(rounds: Iterable[float]) -> dict[str, Any]:
 def phase_summary(
     seconds: Mapping[str, Sequence[float]], flop: int, product_seconds: Sequence[float]
 ) -> dict[str, Any]:
-    """What the rounds of one row and phase say.
+    """Summarize the rounds of one row and phase.
 
     Args:
         seconds: Contestant to its seconds a unit, round by round.
@@ -33,7 +33,7 @@ def phase_summary(
         product_seconds: Seconds of the large matrix product in the same rounds.
 
     Returns:
-        Plain values for JSON. All quotients are taken round by round before the median is.
+        Plain values for JSON. Quotients are computed within each round, before the median.
     """
     rates = [2 * MATRIX_SIZE**3 / s / 1e9 for s in product_seconds]
     floors = [flop / 1e9 / rate for rate in rates]  # seconds
@@ -60,7 +60,7 @@ def phase_summary(
 
 
 def render(report: Mapping[str, Any]) -> str:
-    """The tables, in Markdown."""
+    """Return the tables, in Markdown."""
     parts = []
     for phase, title in PHASES.items() if report["rows"] else ():
         parts.append(
@@ -118,7 +118,7 @@ def _notes(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [
         f"The floor is the work at the rate of a {MATRIX_SIZE}×{MATRIX_SIZE} float32 matrix "
         "product on all cores, measured in the same rounds. Threads are TensorFlow's "
-        "intra-op/inter-op; the default of both, and of PyTorch, is one for each core.",
+        "intra-op/inter-op; the default of both, and of PyTorch, is one per core.",
     ]
     for row in rows:
         memory = (f"{name} {w['peak_megabytes']:.0f} MB" for name, w in row["workers"].items())

@@ -1,4 +1,4 @@
-"""Measure the package beside plain programs of the same algorithm, and print a table.
+"""Measure the package and plain programs of the same algorithm, and print a table.
 
     python -m benchmarks.run --json benchmark.json
 
@@ -45,7 +45,7 @@ TOLERANCE = 0.05
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What to measure, and how; the flags of the same names say more."""
+    """What to measure and how; see the flags of the same names."""
 
     rows: Sequence[str]
     baselines: Sequence[str] | None
@@ -60,19 +60,19 @@ class Settings:
 
 
 FLAGS = {
-    "rows": Flag(",".join(WORKLOADS), "What to time, with commas between."),
+    "rows": Flag(",".join(WORKLOADS), "Rows to time, separated by commas."),
     "baselines": Flag(
         None,
         f"What to compare with, of {', '.join(BASELINES)}, or none. When not given: all that can "
         "run here.",
         str,
     ),
-    "rounds": Flag(7, "Times that each has its turn, at least 1; medians are over the rounds."),
-    "seconds": Flag(1.0, "Least length of a turn, in seconds, at least 0."),
+    "rounds": Flag(7, "Number of rounds, at least 1; medians are over the rounds."),
+    "seconds": Flag(1.0, "Minimum length of a turn, in seconds, at least 0."),
     "threads": Flag(
         None,
-        "INTRA/INTER, threads for the package's own rows, to find out what is best for a machine. "
-        "When not given: what suits the row.",
+        "INTRA/INTER, threads of the package, to find the best numbers for a machine. When not "
+        "given: those that suit the row.",
         str,
     ),
     "torch_python": Flag(
@@ -85,16 +85,18 @@ FLAGS = {
     ),
     "only": Flag(
         ",".join(PARTS),
-        "speed: the tables of times; jobs: start-up time and peak memory of run_omniglot.py as a "
-        "whole.",
+        "speed: the tables of times; jobs: start-up time and peak memory of a whole run of "
+        "run_omniglot.py.",
     ),
-    "job_iterations": Flag(300, "Meta-iterations of the job whose memory is measured, at least 1."),
+    "job_iterations": Flag(
+        300, "Meta-iterations of the job for the memory measurement, at least 1."
+    ),
     "data_dir": Flag(
         None,
-        "Where Omniglot is prepared, for the whole jobs. When not given: they use the glyphs.",
+        "Directory of the prepared Omniglot, for the whole jobs. When not given: glyphs.",
         str,
     ),
-    "json": Flag(None, "File to write everything measured to as well.", str),
+    "json": Flag(None, "File for all measurements, in addition to the output.", str),
 }
 
 
@@ -128,7 +130,7 @@ def _settings(
     only: str,
     **numbers: Any,
 ) -> Settings:
-    """Checks the flags.
+    """Check the flags.
 
     Raises:
         ConfigError: One of them is out of range.
@@ -159,8 +161,8 @@ def _names(flag: str, text: str, known: Iterable[str]) -> list[str]:
 
 
 def _interpreter(text: str) -> str:
-    """A path that holds wherever a worker runs; a name is looked for on the PATH."""
-    # Not resolved: through its link an interpreter finds its virtual environment.
+    """Return a path that is valid in every folder; a name is searched on the PATH."""
+    # Not resolved: an interpreter finds its virtual environment through its link.
     return os.path.abspath(text) if os.sep in text else text  # noqa: PTH100
 
 
@@ -174,7 +176,7 @@ def _thread_pair(text: str) -> tuple[int, int]:
 
 
 def benchmark(settings: Settings) -> dict[str, Any]:
-    """Measure what the flags ask for.
+    """Measure what the flags select.
 
     Args:
         settings: What to measure.
@@ -183,7 +185,7 @@ def benchmark(settings: Settings) -> dict[str, Any]:
         Environment, settings, rows and jobs as plain values for JSON.
 
     Raises:
-        BenchmarkError: Something could not be run.
+        BenchmarkError: A part could not be run.
     """
     baselines = _available(settings) if "speed" in settings.only else []
     with Worker(MATRIX_PRODUCT) as product:
@@ -231,8 +233,7 @@ def _row(
             into.append(worker.seconds(phase, settings.seconds))
             bar.update()
 
-        # One computes at a time. In turn, so that a machine that is slower for a while is so for
-        # all of them.
+        # One at a time and in turn, so a slow period of the machine affects all of them.
         for _ in range(settings.rounds):
             for phase in PHASES:
                 turn(product, MATRIX_PRODUCT, phase, products[phase])
@@ -266,7 +267,7 @@ def _agreement(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, 
 
 
 def _jobs(settings: Settings) -> list[dict[str, Any]]:
-    """Start-up of the real job, and the memory of one that has trained and evaluated."""
+    """Measure the start-up time of a real job, and the memory of training and evaluation."""
     dataset, more = "glyphs", []
     if settings.data_dir is not None:
         dataset, more = "omniglot", ["--data_dir", str(settings.data_dir)]
@@ -287,10 +288,10 @@ def _jobs(settings: Settings) -> list[dict[str, Any]]:
 
 
 def _available(settings: Settings) -> list[str]:
-    """The baselines asked for; by default all that can run here."""
+    """Return the requested baselines; by default all that can run here."""
     chosen = BASELINES if settings.baselines is None else settings.baselines
     needed = {CONTESTANTS[name].needs for name in chosen} - {None}
-    missing = {}  # what -> why
+    missing = {}  # reason for each missing baseline
     if PYTORCH in needed and not find(settings.torch_python, "torch", "--torch_python"):
         missing[PYTORCH] = f"{settings.torch_python} has none; give one with --torch_python"
     if TENSORFLOW_1 in needed:
@@ -310,7 +311,7 @@ def find(python: str, module: str, flag: str, below: str = "") -> bool:
     """Whether an interpreter can import a module, of a version below another one if given.
 
     Raises:
-        BenchmarkError: It cannot be run; the message begins with the flag.
+        BenchmarkError: The interpreter cannot be run. The message begins with the flag.
     """
     code = f"import {module} as m, sys; sys.exit(bool({below!r}) and m.__version__ >= {below!r})"
     try:
@@ -321,7 +322,7 @@ def find(python: str, module: str, flag: str, below: str = "") -> bool:
 
 
 def _require_writable(path: Path) -> None:
-    """Find out before minutes of measuring."""
+    """Check this before minutes of measurements."""
     try:
         path.open("a").close()
     except OSError as error:

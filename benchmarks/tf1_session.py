@@ -1,7 +1,7 @@
-"""A graph and a session, as programs of 2018 were built: one ``session.run`` an inner step.
+"""A graph and a session, as in programs of 2018: one ``session.run`` per inner step.
 
 TensorFlow 2 runs it through ``tf.compat.v1``, and TensorFlow 1 (1.8 was tried, in Python 3.6) as
-``python -m benchmarks.tf1_session``, which is a server that `contestants.TensorFlow1` talks to.
+``python -m benchmarks.tf1_session``, which is a server that ``contestants.TensorFlow1`` talks to.
 """
 
 import io
@@ -24,8 +24,8 @@ class TF1Session(PlainLoop):
     """The program.
 
     Args:
-        images: As of `PlainLoop`.
-        pixel_scale: As of `PlainLoop`.
+        images: As of ``PlainLoop``.
+        pixel_scale: As of ``PlainLoop``.
         weight_shapes: Shapes in Keras' order: kernel, bias, γ, β of each block, then the dense
             layer's kernel and bias.
         stride: Stride of the convolutions.

@@ -117,7 +117,7 @@ def _serve(contestant: str, workload_name: str, *more: str) -> Iterator[dict[str
 
 
 def _matrix_products() -> Iterator[dict[str, Any]]:
-    """As `_serve`; answers the seconds that a large matrix product takes on all cores."""
+    """As ``_serve``; answers the seconds that a large matrix product takes on all cores."""
     import tensorflow as tf
 
     from supervised_reptile.runs.record import environment

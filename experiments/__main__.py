@@ -1,4 +1,4 @@
-"""The paper's other experiments, the review's and a few of our own, each by its name.
+"""The other experiments of the paper, those of the review, and a few of our own, by name.
 
     python -m experiments NAME [--flags]
 
@@ -26,7 +26,7 @@ two parameters are of classes with declared settings: their fields are the exper
 
 
 def find_experiment(name: str) -> ModuleType:
-    """Returns the module of an experiment.
+    """Return the module of an experiment.
 
     Args:
         name: One of :data:`EXPERIMENTS`; underscores are as good as hyphens.
@@ -57,7 +57,7 @@ def start(name: str, argv: Sequence[str]) -> NoReturn:
 
 
 def flags_of(kind: type[Checked]) -> dict[str, Flag]:
-    """Returns the flags that set the fields of a class with declared settings, by name."""
+    """Return the flags that set the fields of a class with declared settings, by name."""
     return {
         item.name: Flag(default_of(item), meaning(item), item.type)
         for item in dataclasses.fields(kind)
@@ -65,7 +65,7 @@ def flags_of(kind: type[Checked]) -> dict[str, Flag]:
 
 
 def overview() -> str:
-    """Returns how the command is used, and a line for each experiment."""
+    """Return how the command is used, and a line for each experiment."""
     lines = [(name, find_experiment(name).__doc__.partition("\n")[0]) for name in EXPERIMENTS]
     return __doc__ + "\n" + "\n".join(f"  {name:<22} {line}" for name, line in lines)
 

@@ -1,4 +1,4 @@
-"""What the choices that are easy to get wrong are worth: docs/reproduction.md.
+"""The effect of choices that are easy to get wrong: docs/reproduction.md.
 
     python -m experiments ablations --meta_iters 5000 --seeds 0,1,2
 
@@ -34,16 +34,16 @@ VARIANTS = {
     "SGD, gradient summed": {**_SGD, "learning_rate": 0.003},
     "SGD, gradient averaged": {**_SGD, "learning_rate": 0.003 / 10},
 }
-"""Name to what is not as published."""
+"""Difference of each variant from the published configuration."""
 MOMENTUM = 0.99
-"""Of the moving averages: Keras' default."""
+"""Momentum of the moving averages: Keras' default."""
 _WARM_UP_TASKS = 100
 _PORT_RECORD = "port.json"
 
 
 @settings("Experiment")
 class Settings(trainings.TrainingSettings):
-    """How long every variant is trained, and with which seeds."""
+    """The length and the seeds of the trainings."""
 
     seeds: tuple[int, ...] = setting("Seeds.", common.each_at_least(0), default=(0, 1, 2))
     meta_iters: int = setting(
@@ -52,7 +52,7 @@ class Settings(trainings.TrainingSettings):
 
 
 def config_of(settings: Settings, variant: str, seed: int) -> Config:
-    """Returns the row omniglot-5way with one choice made otherwise."""
+    """Return the row omniglot-5way with one different choice."""
     training = find_row("omniglot-5way").training(seed, settings.meta_iters)
     changes = {"dataset": settings.dataset, "eval_samples": settings.eval_samples}
     return training.replace(**VARIANTS[variant], **changes)
@@ -94,7 +94,7 @@ def run(settings: Settings, place: trainings.TrainingPlace) -> None:
 
 
 def evaluate_port(config: str, folder: Path, data_dir: str) -> None:
-    """Evaluate a trained network as a port to plain Keras layers would, in a process of its own.
+    """Evaluate a trained network as a port to plain Keras layers, in a separate process.
 
     Writes ``port.json`` into the training's folder: test accuracy with the moving averages of stock
     ``BatchNormalization`` and, as a control, with the statistics of the batch.
@@ -180,7 +180,7 @@ def port_logits(path: Path, dataset, config: Config) -> dict[str, object]:
 
 
 def with_moving_averages(model):
-    """The paper's Omniglot network of stock layers, with ``BatchNormalization``.
+    """Build the paper's Omniglot network from stock layers, with ``BatchNormalization``.
 
     Args:
         model: The network it is to match, of :func:`models.omniglot_model`.

@@ -1,4 +1,4 @@
-"""What every experiment needs: its settings, its place, its tables and its figures."""
+"""Common parts of the experiments: settings, folders, tables and figures."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @settings("Experiment")
 class Place(Checked):
-    """Where the tables and figures of an experiment go."""
+    """The folder of an experiment's tables and figures."""
 
     results: str = setting(
         "Folder for tables and figures. When not given: results/experiments/ and the experiment's"
@@ -27,13 +27,13 @@ class Place(Checked):
     )
 
     def results_folder(self, name: str) -> Path:
-        """Returns the folder for tables and figures, and makes it if need be.
+        """Return the folder for tables and figures, after creating it if necessary.
 
         Args:
             name: The experiment's.
 
         Raises:
-            RunError: It cannot be made.
+            RunError: The folder cannot be created.
         """
         folder = Path(self.results or f"results/experiments/{name}")
         try:
@@ -45,7 +45,7 @@ class Place(Checked):
 
 @settings("Experiment")
 class DataPlace(Place):
-    """Where an experiment finds its data, and where its tables and figures go."""
+    """The folders of an experiment's data, tables and figures."""
 
     data_dir: str = setting(
         "Directory of the data sets.", DIRECTORY, default_factory=default_data_dir
@@ -53,17 +53,17 @@ class DataPlace(Place):
 
 
 def each_at_least(low: int) -> Rule:
-    """Returns the rule for one or more numbers, all from ``low`` on."""
+    """Return the rule for one or more numbers of at least ``low``."""
     return Rule(
-        f"must be one or more numbers with commas between, each at least {low}",
+        f"must be one or more numbers separated by commas, each at least {low}",
         lambda values: bool(values) and min(values) >= low,
     )
 
 
 def names_of(known: Collection[str]) -> Rule:
-    """Returns the rule for some of the known names in one string, with commas between."""
+    """Return the rule for some of the known names in one string, separated by commas."""
     return Rule(
-        f"must be of {', '.join(known)}, with commas between",
+        f"must be of {', '.join(known)}, separated by commas",
         lambda names: set(names.split(",")) <= set(known),
     )
 
@@ -93,7 +93,7 @@ def write_results(folder: Path, settings: Checked, values: Mapping[str, Any]) ->
 
 
 def new_figure(width: float = 7, height: float = 4) -> "Figure":
-    """Returns a figure of its own, in inches: no global state, no display."""
+    """Return a figure, sized in inches, without global state or a display."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")

@@ -1,4 +1,4 @@
-"""Regression tasks that are functions, and how a learner is trained and tested on them.
+"""Regression tasks that are functions, and the training and test of a learner on them.
 
 Reptile, FOMAML and MAML are those of ``supervised_reptile.reptile``; here is only what a task is.
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Function = Callable[[np.ndarray], np.ndarray]
 """Float inputs [tasks, points, dimensions] to values [tasks, points, 1]."""
 _NORMAL_QUANTILE = 1.959964  # of 97.5 %
-_CALL = 500  # meta-iterations in one call of the compiled program
+_CALL = 500  # meta-iterations per call of the compiled program
 _TRAINING, _TESTING = 0, 1  # streams of random numbers
 
 
@@ -52,7 +52,7 @@ class Family:
 
 @dataclasses.dataclass(frozen=True)
 class TestTasks:
-    """Test tasks, fine-tuned.
+    """The results of fine-tuning on test tasks.
 
     Attributes:
         inputs: The sampled points, float32 [tasks, points, dimensions].
@@ -68,25 +68,25 @@ class TestTasks:
     predictions: np.ndarray
 
     def losses(self) -> np.ndarray:
-        """Mean squared error over the queries, float64 [tasks, steps + 1]."""
+        """Return the mean squared error over the queries, float64 [tasks, steps + 1]."""
         errors = self.predictions.astype(np.float64) - self.truth[:, None]
         return np.mean(errors**2, axis=(2, 3))
 
 
 def line(low: float, high: float, points: int) -> np.ndarray:
-    """Equally spaced inputs of one dimension, float32 [points, 1]."""
+    """Return equally spaced inputs of one dimension, float32 [points, 1]."""
     return np.linspace(low, high, points, dtype=np.float32)[:, None]
 
 
 def fixed(inputs: np.ndarray) -> Callable[[np.random.Generator, int], np.ndarray]:
-    """The same inputs for every task."""
+    """Return a function that gives every task the same inputs."""
     return lambda rng, tasks: np.broadcast_to(inputs, (tasks, *inputs.shape))
 
 
 def uniform(
     low: float, high: float, points: int, dimensions: int = 1
 ) -> Callable[[np.random.Generator, int], np.ndarray]:
-    """Inputs drawn uniformly for each task anew."""
+    """Return a function that draws new uniform inputs for every task."""
     shape = (points, dimensions)
     return lambda rng, tasks: rng.uniform(low, high, (tasks, *shape)).astype(np.float32)
 
@@ -103,7 +103,7 @@ SINE = Family(_sine, fixed(_FIFTY), uniform(-5, 5, 10), _FIFTY)
 
 
 def mlp(*sizes: int, activation: str = "tanh", seed: int) -> keras.Model:
-    """Dense network of given layer sizes, input first.
+    """Build a dense network of the given layer sizes, starting with the input.
 
     Kernels and biases are drawn from U[−1/√n, 1/√n], n the size of the layer before: PyTorch's
     way, which the authors' program for the sine wave relied on. (Biases of zero would put every
@@ -135,16 +135,16 @@ def function_learner(
     *,
     reset_optimizer: bool = False,
 ) -> MetaLearner:
-    """A learner for functions, by the mean squared error over a mini-batch.
+    """Build a learner for functions, with the mean squared error over a mini-batch.
 
-    Reptile interpolates. The others have one gradient a task and hand it to Adam, with Keras'
+    Reptile interpolates. The others have one gradient per task and pass it to Adam, with Keras'
     constants, whose learning rate is the outer step.
 
     Args:
-        algorithm: "reptile", "fomaml", "maml" or "joint" (Reptile of one inner step).
+        algorithm: "reptile", "fomaml", "maml" or "joint" (Reptile with one inner step).
         model: The network.
         inner_optimizer: New Keras optimizer; for MAML plain SGD.
-        reset_optimizer: Whether its state starts anew with every task.
+        reset_optimizer: Whether to reset its state for every task.
     """
     kind = {"reptile": Reptile, "fomaml": FOMAML, "maml": MAML, "joint": Reptile}[algorithm]
     return kind(
@@ -170,7 +170,7 @@ def train(
     first: int = 0,
     label: str,
 ) -> None:
-    """Run meta-iterations, many in each call.
+    """Run meta-iterations, many per call.
 
     Args:
         learner: Trained in place.
@@ -196,17 +196,17 @@ def train(
 
 
 def annealed(start: float, iterations: int) -> list[float]:
-    """Outer steps that go linearly from a value to 0."""
+    """Return outer step sizes that decrease linearly from a value to 0."""
     return [start * (1 - i / iterations) for i in range(iterations)]
 
 
 def test(
     learner: MetaLearner, family: Family, tasks: int, *, batch: int, steps: int, seed: int
 ) -> TestTasks:
-    """Fine-tune on fresh tasks, the same for every learner, all in one call.
+    """Fine-tune on new tasks, the same for every learner, in one call.
 
     Args:
-        learner: Left as it is.
+        learner: The learner, which does not change.
         family: Where the tasks come from.
         tasks: How many.
         batch: Points in a mini-batch.
@@ -225,13 +225,13 @@ def test(
 
 
 def mean_and_interval(losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean over the tasks (first axis) and half its normal 95 % interval."""
+    """Return the mean over the tasks (first axis) and half its normal 95 % interval."""
     half = _NORMAL_QUANTILE * np.std(losses, axis=0, ddof=1) / math.sqrt(len(losses))
     return losses.mean(axis=0), half
 
 
 def rows_of_curves(curves: dict[str, np.ndarray]) -> Iterator[tuple[str, int, float, float]]:
-    """Name, step, mean and interval of losses [tasks, steps + 1] by name, for a table."""
+    """Return table rows of name, step, mean and interval, from losses [tasks, steps + 1]."""
     for name, losses in curves.items():
         for step, (mean, half) in enumerate(zip(*mean_and_interval(losses), strict=True)):
             yield name, step, float(mean), float(half)
@@ -240,7 +240,7 @@ def rows_of_curves(curves: dict[str, np.ndarray]) -> Iterator[tuple[str, int, fl
 def write_losses(
     folder: Path, settings: Checked, what: str, tests: Mapping[str, TestTasks]
 ) -> dict[str, np.ndarray]:
-    """Write ``curves.csv`` and ``results.json`` of named tests, and print where they ended.
+    """Write ``curves.csv`` and ``results.json`` of named tests, and print their final losses.
 
     Args:
         folder: Where to write.
@@ -275,7 +275,7 @@ def plot_example(axes: Axes, family: Family, tests: TestTasks, title: str) -> No
 
 
 def plot_curves(axes: Axes, curves: dict[str, np.ndarray]) -> None:
-    """Draw mean loss against inner steps, the interval shaded."""
+    """Draw the mean loss against inner steps, with a shaded interval."""
     for number, (name, losses) in enumerate(curves.items()):
         mean, half = mean_and_interval(losses)
         steps = np.arange(len(mean))

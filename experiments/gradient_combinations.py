@@ -4,7 +4,7 @@
 
 5-shot 5-way Omniglot with the hyper-parameters of Table 5: inner SGD on mini-batches that do not
 overlap, and an outer step along each of ten combinations of g1 … g4. The paper's length is 40,000
-outer iterations. Stop it whenever you like: the same command goes on.
+outer iterations. You can stop it at any time: the same command continues.
 """
 
 from collections.abc import Mapping
@@ -28,17 +28,17 @@ COMBINATIONS: dict[str, tuple[float, ...]] = {
     "g1+g2+g3+g4": (1, 1, 1, 1),
     "(g1+g2+g3+g4)/4": (1 / 4, 1 / 4, 1 / 4, 1 / 4),
 }
-"""Name in Fig. 3 to the weights of the inner steps."""
+"""Weights of the inner steps, by name in Fig. 3."""
 _NAMES = common.names_of(COMBINATIONS)
 _SHOWN_POINTS = 40
 
 
 @settings("Experiment")
 class Settings(trainings.TrainingSettings):
-    """Which combinations are trained, and how long."""
+    """The combinations and the length of the trainings."""
 
     combinations: str = setting(
-        "Which, by name. When not given: all ten.",
+        "Names of the combinations. When not given: all ten.",
         Rule(_NAMES.words, lambda names: not names or _NAMES.holds(names)),
         default="",
     )
@@ -52,12 +52,12 @@ class Settings(trainings.TrainingSettings):
 
 
 def config_of(settings: Settings, weights: tuple[float, ...]) -> Config:
-    """Returns Table 5 with one combination of the inner steps."""
+    """Return Table 5 with one combination of the inner steps."""
     return paper_config(
         settings.dataset,
         classes=5,
         shots=5,
-        train_shots=5 * len(weights),  # so that the mini-batches do not overlap
+        train_shots=5 * len(weights),  # the mini-batches do not overlap
         inner_optimizer="sgd",
         learning_rate=0.003,
         inner_batch=25,

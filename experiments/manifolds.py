@@ -17,12 +17,12 @@ NAME = "manifolds"
 # c(φ) = w · (1, φ₁, φ₂, φ₁² + φ₂²): a task's input is w, and W is where c = 0.
 CIRCLE = (-0.5, 0.0, 0.0, 0.5)  # of radius 1 about the origin; |∇c| = 1 on it
 SCENES = {"apart": (-2.0, 0.4, 1.0, 0.0), "crossing": (-0.5, 0.4, 1.0, 0.0)}
-"""Name of each picture to its line."""
+"""Line of each scene."""
 START = (-1.6, 2.4)
 
 
 def walk(line: tuple[float, ...], iterations: int, inner_iters: int, meta_step: float):
-    """Every φ that Reptile passes on its way, moving toward the circle and the line in turn.
+    """Return every φ on Reptile's path, which moves toward circle and line alternately.
 
     Args:
         line: Coefficients of the line, as in :data:`SCENES`.
@@ -69,7 +69,7 @@ def walk(line: tuple[float, ...], iterations: int, inner_iters: int, meta_step: 
 
 
 def squared_distance(points, line: tuple[float, ...]):
-    """Mean of the squared distances to circle and line, [...] for points [..., 2]."""
+    """Return the mean squared distance to circle and line, [...] for points [..., 2]."""
     import numpy as np
 
     radius = np.linalg.norm(points, axis=-1)
@@ -79,7 +79,7 @@ def squared_distance(points, line: tuple[float, ...]):
 
 
 def nearest_point(line: tuple[float, ...]):
-    """The point of least mean squared distance on the side of the start, by search.
+    """Search for the point of least mean squared distance on the side of the start.
 
     Returns:
         float64 [2], to 1e-4; and the mean squared distance there.
@@ -87,7 +87,7 @@ def nearest_point(line: tuple[float, ...]):
     import numpy as np
 
     center, width = np.array([-1.2, 1.0]), 1.6
-    for _ in range(12):  # ever finer grids about the best point so far
+    for _ in range(12):  # finer and finer grids around the best point
         steps = np.linspace(-width, width, 81)
         grid = center + np.stack(np.meshgrid(steps, steps), axis=-1)
         values = squared_distance(grid, line)
@@ -98,14 +98,14 @@ def nearest_point(line: tuple[float, ...]):
 
 @settings("Experiment")
 class Settings(Checked):
-    """How far Reptile walks."""
+    """The length of Reptile's path."""
 
     meta_iters: int = setting(
-        "Meta-iterations, toward one manifold and the other in turn.", at_least(1), default=200
+        "Meta-iterations, toward the two manifolds alternately.", at_least(1), default=200
     )
     inner_iters: int = setting("SGD steps toward a manifold.", at_least(1), default=50)
     meta_step: float = setting(
-        "Outer step size at the start; goes linearly to 0.",
+        "Outer step size at the start, which decreases linearly to 0.",
         Rule("must be greater than 0 and at most 1", lambda step: 0 < step <= 1),
         default=0.3,
     )

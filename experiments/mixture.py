@@ -21,7 +21,7 @@ NAME = "mixture"
 
 
 def families():
-    """Returns the mixture to train on, and both kinds to test on, by name."""
+    """Return the mixture to train on, and both kinds to test on, by name."""
     import numpy as np
 
     from experiments import functions
@@ -47,17 +47,17 @@ def families():
 
 @settings("Experiment")
 class Settings(Checked):
-    """How the start is trained and tested."""
+    """The training and the test of the initial weights."""
 
     meta_iters: int = setting(
-        "Meta-iterations, each of one function of either kind.", at_least(1), default=3000
+        "Meta-iterations, each with one function of both kinds.", at_least(1), default=3000
     )
-    inner_iters: int = setting("Inner steps on a training task.", at_least(1), default=256)
+    inner_iters: int = setting("Inner steps per training task.", at_least(1), default=256)
     learning_rate: float = setting("Inner learning rate (SGD).", POSITIVE, default=0.01)
     meta_step: float = setting(
-        "Outer step size at the start; goes linearly to 0.", NOT_NEGATIVE, default=0.1
+        "Outer step size at the start, which decreases linearly to 0.", NOT_NEGATIVE, default=0.1
     )
-    eval_iters: int = setting("Inner steps on a test task.", at_least(1), default=256)
+    eval_iters: int = setting("Inner steps per test task.", at_least(1), default=256)
     eval_samples: int = setting("Test tasks of each kind.", at_least(2), default=200)
     seed: int = setting("Seed of everything random.", at_least(0), default=0)
 

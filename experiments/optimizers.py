@@ -28,25 +28,25 @@ VARIANTS = {
     "Adam, kept": ("Adam", {"beta_1": 0.1, "beta_2": 0.99}, False),
     "Adam, reset": ("Adam", {"beta_1": 0.1, "beta_2": 0.99}, True),
 }
-"""Name to Keras optimizer, its constants, and whether its state is reset. Plain SGD has none."""
+"""Keras optimizer, its constants, and whether its state is reset, by name. SGD has no state."""
 
 
 @settings("Experiment")
 class Settings(Checked):
-    """How the starts are trained and tested."""
+    """The training and the test of the initial weights."""
 
     meta_iters: int = setting("Meta-iterations between starts.", at_least(1), default=1000)
-    starts: int = setting("How many starts are tested.", at_least(1), default=9)
+    starts: int = setting("Number of starts to test.", at_least(1), default=9)
     sgd_rate: float = setting("Inner learning rate of SGD.", POSITIVE, default=0.02)
     adaptive_rate: float = setting(
         "Inner learning rate of RMSprop and Adam.", POSITIVE, default=0.005
     )
     meta_step: float = setting(
-        "Outer step size at first; goes linearly to 0 one start after the last.",
+        "Initial outer step size, which decreases linearly to 0 one start after the last.",
         NOT_NEGATIVE,
         default=0.1,
     )
-    eval_iters: int = setting("Inner steps on a test task.", at_least(1), default=32)
+    eval_iters: int = setting("Inner steps per test task.", at_least(1), default=32)
     eval_samples: int = setting("Test tasks.", at_least(2), default=300)
     seed: int = setting("Seed of everything random.", at_least(0), default=0)
 
@@ -120,5 +120,5 @@ def _write(folder: Path, settings: Settings, curves) -> None:
         axes.set(title=name, xlabel="inner steps", yscale="log")
         axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize="xx-small", title="meta-iterations", title_fontsize="xx-small")
-    figure.axes[0].set_ylabel("mean squared error on fresh waves")
+    figure.axes[0].set_ylabel("mean squared error on new waves")
     common.save_figure(figure, folder, NAME)

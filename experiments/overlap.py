@@ -5,7 +5,7 @@
 5-shot 5-way Omniglot with the hyper-parameters of Table 6, for Reptile and FOMAML with a shared
 tail (cycling through the task, or drawn with replacement) and a separate one; against the number
 of inner iterations (a), the inner batch size (b) or the outer step size (c). The paper's length is
-40,000 outer iterations. Stop it whenever you like: the same command goes on.
+40,000 outer iterations. You can stop it at any time: the same command continues.
 """
 
 from experiments import common, trainings
@@ -20,22 +20,22 @@ VARIANTS = {
     "FOMAML, shared tail, cycling": {"algorithm": "fomaml"},
     "FOMAML, shared tail, replacement": {"algorithm": "fomaml", "replacement": True},
 }
-"""Name in Fig. 4 to what sets it apart."""
+"""Settings of each variant, by name in Fig. 4."""
 SWEEPS = {
     "inner_iters": ((2, 4, 6, 8), {"inner_batch": 25, "meta_step": 1.0}),
     "inner_batch": ((10, 25, 50, 100), {"inner_iters": 4, "meta_step": 1.0}),
     "meta_step": ((0.1, 0.25, 0.5, 1.0), {"inner_iters": 4, "inner_batch": 100}),
 }
-"""What is swept to its default values and to what is held (Table 6 a, b, c)."""
+"""Default values of each sweep, and the fixed settings (Table 6 a, b, c)."""
 
 
 @settings("Experiment")
 class Settings(trainings.TrainingSettings):
-    """What is swept, and how long each training is."""
+    """The sweep and the length of the trainings."""
 
-    sweep: str = setting("What to sweep.", one_of(SWEEPS), default="inner_iters")
+    sweep: str = setting("Setting to sweep.", one_of(SWEEPS), default="inner_iters")
     values: tuple[float, ...] = setting(
-        "Its values, with commas between. When not given: those of the figure.", default=()
+        "Values of the sweep, separated by commas. When not given: those of the figure.", default=()
     )
     seeds: tuple[int, ...] = setting("Seeds.", common.each_at_least(0), default=(0,))
     meta_iters: int = setting(
@@ -44,18 +44,18 @@ class Settings(trainings.TrainingSettings):
 
     @property
     def points(self) -> tuple[float, ...]:
-        """The values to train at."""
+        """Return the values to train with."""
         return self.values or SWEEPS[self.sweep][0]
 
 
 def config_of(settings: Settings, variant: str, value: float, seed: int) -> Config:
-    """Returns Table 6 at one point of a sweep."""
+    """Return Table 6 at one point of a sweep."""
     swept, held = settings.sweep, SWEEPS[settings.sweep][1]
     return paper_config(
         settings.dataset,
         classes=5,
         shots=5,
-        # Every drawing of a class: the most that mini-batches can differ.
+        # All drawings of a class, so mini-batches differ as much as possible.
         train_shots=20,
         inner_optimizer="sgd",
         learning_rate=0.003,
@@ -104,7 +104,7 @@ def run(settings: Settings, place: trainings.TrainingPlace) -> None:
 
 
 def _impossible(sweep: str, value: float, variant: str) -> bool:
-    """A batch drawn with replacement is of distinct examples, of which a task has 100."""
+    """Whether a batch with replacement would need more than the 100 examples of a task."""
     return sweep == "inner_batch" and value > 100 and "replacement" in variant
 
 

@@ -20,17 +20,17 @@ from supervised_reptile.runs.files import write_table
 NAME = "pretraining"
 RANDOM, ALONE = "random start", "pre-training alone"
 LEVELS = (0.80, 0.85, 0.90, 0.92, 0.94, 0.96)
-"""Accuracies: the report states when each start first reached them."""
+"""Accuracies whose first meta-iteration the report states for each start."""
 _WINDOW = 50
 _INTERVAL = 10
 
 
 @settings("Experiment")
 class Settings(trainings.TrainingSettings):
-    """Which starts are compared, and how long."""
+    """The starts to compare and the length of the trainings."""
 
     freeze: tuple[int, ...] = setting(
-        "Frozen blocks of each pre-trained start, with commas between.",
+        "Frozen blocks of each pre-trained start, separated by commas.",
         Rule("must be from 0 to 4 each", lambda blocks: set(blocks) <= set(range(5))),
         default=(0, 2),
     )
@@ -41,7 +41,7 @@ class Settings(trainings.TrainingSettings):
 
 
 def configs_of(settings: Settings) -> dict[str, Config]:
-    """Returns each start's training; that of the pre-training alone has a meta-step of 0."""
+    """Return each start's training; that of the pre-training alone has a meta-step of 0."""
     base = paper_config(
         settings.dataset,
         classes=5,
@@ -59,7 +59,7 @@ def configs_of(settings: Settings) -> dict[str, Config]:
 
 
 def start_name(freeze: int) -> str:
-    """What a pre-trained start is called in tables and figures."""
+    """Return the name of a pre-trained start in tables and figures."""
     blocks = "" if not freeze else f", {freeze} block{'s' * (freeze > 1)} frozen"
     return f"pre-trained{blocks}"
 
@@ -68,7 +68,7 @@ def run(settings: Settings, place: trainings.TrainingPlace) -> None:
     """Pre-train, train, and write tables and figure."""
     configs = configs_of(settings)
     folder, classifier = place.results_folder(NAME), place.work_folder(NAME) / "classifier"
-    # The pre-training alone comes first: it makes the classifier that the others share.
+    # The pre-training alone comes first: it trains the classifier that the others share.
     for part in ({ALONE: configs[ALONE]}, configs):
         done = trainings.train_all(part, place, NAME, pretraining_dir=str(classifier))
     with (classifier / "history.csv").open(newline="") as file:
@@ -94,8 +94,7 @@ def report(
 
     curves = {name: each.curve for name, each in done.items() if name != ALONE}
     points = min(_WINDOW, *(len(c["test"]) for c in curves.values()))
-    # Before there are so many points there is no mean: what is above a level by then was so
-    # somewhere on the way, or from the start.
+    # The mean needs this many points: a start that is above a level by then reached it earlier.
     soonest = (points - 1) * _INTERVAL
     reached = {
         f"{100 * level:g}": {

@@ -22,7 +22,7 @@ _SIDE = 100  # 10,000 points to predict
 
 
 def family(fixed_amplitude: bool):
-    """Returns the surfaces: amplitude a = 2 or drawn from U[0, 2], phase from U[0, 2π]."""
+    """Return the surfaces: amplitude a = 2 or drawn from U[0, 2], phase from U[0, 2π]."""
     import numpy as np
 
     from experiments import functions
@@ -40,7 +40,7 @@ def family(fixed_amplitude: bool):
 
 @settings("Experiment")
 class Settings(Checked):
-    """How the start is trained and tested."""
+    """The training and the test of the initial weights."""
 
     inner_optimizer: str = setting(
         "adam takes a ~ U[0, 2], and sgd a = 2.", one_of(("adam", "sgd")), default="adam"
@@ -50,7 +50,7 @@ class Settings(Checked):
         "Inner learning rate; 0 means 0.001 for Adam and 0.02 for SGD.", NOT_NEGATIVE, default=0.0
     )
     meta_step: float = setting(
-        "Outer step size at the start; goes linearly to 0.", NOT_NEGATIVE, default=0.1
+        "Outer step size at the start, which decreases linearly to 0.", NOT_NEGATIVE, default=0.1
     )
     eval_iters: int = setting(
         "Inner steps on a test task, five for each pass over its points.", at_least(1), default=25

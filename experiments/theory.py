@@ -169,7 +169,7 @@ class Settings(Checked):
     )
     tasks: int = setting("Sine tasks the expectation is over.", at_least(1), default=10)
     rates: tuple[float, ...] = setting(
-        "Inner step sizes α, with commas between.",
+        "Inner step sizes α, separated by commas.",
         Rule("must be two or more, each greater than 0", lambda r: len(r) > 1 and min(r) > 0),
         default=(0.004, 0.0028, 0.002, 0.0014, 0.001, 0.0007),
     )

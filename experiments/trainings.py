@@ -36,11 +36,11 @@ class TrainingPlace(DataPlace):
     jobs: int = setting("Trainings side by side, each of one thread.", at_least(1), default=2)
 
     def work_folder(self, name: str) -> Path:
-        """Returns the folder of the trainings' folders."""
+        """Return the folder of the trainings' folders."""
         return Path(self.work_dir or f"runs/{name}")
 
     def training_folder(self, name: str, training: str, config: Config) -> Path:
-        """Returns the folder of one training, of its own for each length."""
+        """Return the folder of one training, of its own for each length."""
         return self.work_folder(name) / f"{training}, {config.meta.meta_iters} iterations"
 
 
@@ -77,11 +77,11 @@ def train_all(
 ) -> dict[str, Training]:
     """Train and evaluate each configuration as ``run_omniglot.py`` would, each in its folder.
 
-    What is finished is not run again, and what was stopped goes on from its checkpoint.
+    Finished trainings are not repeated, and stopped ones resume from their checkpoints.
 
     Args:
         configs: Name of each training to what it computes.
-        place: Where, and how many side by side; the output of each stands in its ``run.log``.
+        place: Folders, and the number of parallel trainings. Each writes its output to ``run.log``.
         name: The experiment's.
         pretraining_dir: As in ``RunOptions``.
 

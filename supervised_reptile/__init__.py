@@ -3,8 +3,8 @@
 >>> import supervised_reptile as sr
 >>> learner = sr.Reptile(sr.omniglot_model(num_classes=5))
 
-A public name is imported when it is first used (PEP 562), so that ``import supervised_reptile``
-and the configuration do not wait for TensorFlow. Type checkers read the imports below.
+A public name is imported when it is first used (PEP 562), so ``import supervised_reptile`` and
+the configuration do not wait for TensorFlow. Type checkers read the imports below.
 """
 
 import importlib
@@ -94,10 +94,10 @@ _MODULES = {
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 
-if not TYPE_CHECKING:  # to a type checker it would say that there is every name
+if not TYPE_CHECKING:  # else a type checker would accept every name
 
     def __getattr__(name: str) -> Any:
-        """Imports a public name; called for what is not an attribute yet."""
+        """Import a public name that is not an attribute yet."""
         if name in _MODULE_OF:
             if _MODULE_OF[name] not in ("config", "datasets"):
                 importlib.import_module(f"{__name__}.startup").check_backend()
@@ -115,7 +115,7 @@ def __dir__() -> list[str]:
 
 
 def _installed_version() -> str:
-    from importlib import metadata  # not at the top: it is slower than all the rest
+    from importlib import metadata  # not at the top: it is slow
 
     try:
         return metadata.version("supervised-reptile")

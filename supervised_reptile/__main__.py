@@ -15,17 +15,17 @@ from supervised_reptile.programs import COMMAND, PROGRAMS, shown_name
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Starts the program that the first argument names.
+    """Start the program that the first argument names.
 
     Args:
-        argv: the program's name and its arguments; `sys.argv` by default.
+        argv: The program's name and its arguments; ``sys.argv`` by default.
     """
     program, *words = sys.argv if argv is None else argv
     name = words[0] if words else "--help"
     if name in PROGRAMS:
         entry = PROGRAMS[name]
         module = importlib.import_module(f"supervised_reptile.{entry.module}")
-        # `python -m` is how the checkout's fetch_data.sh comes here.
+        # The checkout's fetch_data.sh calls `python -m`.
         shown = shown_name(name) if Path(program).name == "__main__.py" else f"{COMMAND} {name}"
         getattr(module, entry.function)([shown, *words[1:]])
 

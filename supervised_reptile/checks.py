@@ -1,21 +1,21 @@
-"""What a learner cannot train is refused in one line, before anything slow starts."""
+"""Refuse models that a learner cannot train, in one line and before anything slow starts."""
 
 from __future__ import annotations
 
 import keras
 import tensorflow as tf
 
-# What may stand between the softmax and the end of a network.
+# Operations that may follow the softmax at the end of a network.
 _PASSES_ON = {"Identity", "Cast", "Reshape", "Transpose", "StopGradient"}
 
 
 def check_model(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
-    """Check what can be seen without calling the model.
+    """Check a model without calling it.
 
     Raises:
-        ValueError: It has no weights to train or some that are not float32, does not map one
-            array of numbers to another, or computes in float16 with an optimizer that does not
-            scale the loss.
+        ValueError: The model has no trainable weights or some that are not float32, does not map
+            one array of numbers to another, or computes in float16 with an optimizer that does
+            not scale the loss.
     """
     if keras.backend.backend() != "tensorflow":  # by ~/.keras/keras.json
         raise ValueError(
@@ -57,10 +57,10 @@ def check_model(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> No
 
 
 def check_inner_optimizer(optimizer: keras.optimizers.Optimizer) -> None:
-    """Check that an optimizer's slots may run on from task to task.
+    """Check that an optimizer's slots can carry over from task to task.
 
     Raises:
-        ValueError: They hold weights, or it is several optimizers in one.
+        ValueError: The slots hold weights, or the optimizer combines several optimizers.
     """
     if _is_a(optimizer, "ScheduleFreeAdamW"):
         raise ValueError(
@@ -78,7 +78,7 @@ def check_outer_optimizer(optimizer: keras.optimizers.Optimizer) -> None:
     """Check that the outer step size can be its learning rate.
 
     Raises:
-        ValueError: It follows a schedule of its own, or has several.
+        ValueError: The learning rate follows a schedule, or there are several.
     """
     if not isinstance(getattr(optimizer, "learning_rate", None), keras.Variable):
         raise ValueError(
@@ -88,14 +88,14 @@ def check_outer_optimizer(optimizer: keras.optimizers.Optimizer) -> None:
 
 
 def check_outputs(outputs: object, loss: keras.losses.Loss) -> None:
-    """Check that a model's outputs are what the loss compares with.
+    """Check that a model's outputs suit the loss.
 
     Args:
-        outputs: What the model returns, traced.
+        outputs: Traced outputs of the model.
         loss: Keras loss.
 
     Raises:
-        ValueError: There are several outputs, or they are probabilities and the loss takes logits.
+        ValueError: There are several outputs, or the loss takes logits but receives probabilities.
     """
     if not isinstance(outputs, tf.Tensor):
         raise ValueError(_one_output(f"outputs of type {type(outputs).__name__}"))
@@ -108,7 +108,7 @@ def check_outputs(outputs: object, loss: keras.losses.Loss) -> None:
 
 
 def last_activation(outputs: tf.Tensor) -> str | None:
-    """``"softmax"`` or ``"sigmoid"`` if a traced tensor comes from it, however it was called."""
+    """Return ``"softmax"`` or ``"sigmoid"`` if a traced tensor comes from it, else ``None``."""
     while outputs.op.type in _PASSES_ON:
         outputs = outputs.op.inputs[0]
     return outputs.op.type.lower() if outputs.op.type in ("Softmax", "Sigmoid") else None

@@ -1,4 +1,4 @@
-"""Pre-training: an ordinary classifier of all training classes, for Reptile to start from."""
+"""Pre-training: Reptile starts from an ordinary classifier of all training classes."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from supervised_reptile.tasks import random_stream
 BATCH = 128
 LEARNING_RATE = 0.001
 HELD_OUT = 0.1
-"""Share of the images of each class that only the validation loss is measured on."""
+"""Fraction of each class's images that is held out to measure the validation loss."""
 PATIENCE, LEAST_GAIN = 3, 0.01
-"""Epochs in which the lowest validation loss must fall by this share of it, else it is flat."""
+"""The lowest validation loss must fall by this fraction within this many epochs, or it is flat."""
 MAX_EPOCHS = 200
 
 _DEPENDS_ON = ("dataset", "filters", "image_size", "resize", "seed")
@@ -43,27 +43,27 @@ def start_from_classifier(
     anew: bool = False,
     progress: bool = True,
 ) -> None:
-    """Give a model the weights of a classifier of all training classes, but for the last layer.
+    """Start a model from a classifier of all training classes, except for the last layer.
 
-    The classifier is the same network with an output for each class of the training split (of
-    Omniglot 4800: every rotation is a class) and is trained with Adam until its loss on
-    held-out images of these classes is flat. Before each step every weight is multiplied by the
-    review's factor (Sec. 6.5), 0.999 for Omniglot and 0.99 for photographs. What the facts at hand
-    do not give is ours: Adam with Keras' own constants, mini-batches of 128, one image in ten
-    held out, the weights of the epoch of the lowest validation loss, which is flat when three
-    epochs have not lowered it by one percent.
+    The classifier is the same network with one output per class of the training split (4800 for
+    Omniglot, where every rotation is a class). It is trained with Adam until its loss on held-out
+    images of these classes is flat. Before each step, every weight is multiplied by the review's
+    factor (Sec. 6.5), 0.999 for Omniglot and 0.99 for photographs. The review does not state the
+    rest, which is our choice: Adam with Keras' constants, mini-batches of 128, one held-out image
+    in ten, and the weights of the epoch with the lowest validation loss. The loss is flat when
+    three epochs have not lowered it by one percent.
 
-    It is trained once. ``directory`` keeps its checkpoints, one an epoch, from which a stopped
-    pre-training goes on as if it had not been stopped; ``history.csv``, the loss, accuracy and
-    seconds of each epoch; and in the end ``classifier.keras``.
+    The classifier is trained once. ``directory`` keeps a checkpoint per epoch, from which a stopped
+    pre-training resumes; ``history.csv`` with the loss, accuracy and seconds of each epoch; and
+    finally ``classifier.keras``.
 
     Args:
-        model: Takes the weights.
+        model: Receives the weights.
         dataset: Supplies the images.
         config: Supplies dataset, filters, image_size, resize and seed.
-        directory: Where the classifier is kept.
-        anew: Whether to set aside what is there.
-        progress: Whether to show a progress bar on a terminal, rather than a line each epoch.
+        directory: Directory of the classifier.
+        anew: Whether to move an existing classifier aside and train a new one.
+        progress: Whether to show a progress bar on a terminal, instead of a line per epoch.
 
     Raises:
         RunError: The directory holds the classifier of another network, data set or seed, is
@@ -78,7 +78,7 @@ def start_from_classifier(
         classifier.train(progress=progress)
     except KeyboardInterrupt:
         raise RunInterrupted(
-            "stopped in the pre-training; the same command goes on from its last epoch",
+            "stopped in the pre-training; the same command resumes from its last epoch",
             signal.SIGINT,
         ) from None
     for layer in model.layers[:-1]:
@@ -87,11 +87,11 @@ def start_from_classifier(
 
 
 class ImageBatches(keras.utils.PyDataset):
-    """Mini-batches of labelled images for Keras' ``fit``, in a given order.
+    """Mini-batches of labeled images for Keras' ``fit``, in a given order.
 
     Args:
-        dataset: Where the images are.
-        rows: Which of them, int64 [n].
+        dataset: Supplies the images.
+        rows: Rows of the images to use, int64 [n].
         labels: Their classes, int32 [n].
         order: Permutation of 0 … n − 1.
     """
@@ -103,11 +103,11 @@ class ImageBatches(keras.utils.PyDataset):
         self._dataset, self._rows, self._labels = dataset, rows[order], labels[order]
 
     def __len__(self) -> int:
-        """Number of mini-batches; the last may be smaller."""
+        """Return the number of mini-batches; the last may be smaller."""
         return math.ceil(len(self._rows) / BATCH)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Images float32 [batch, height, width, channels] and labels int32 [batch]."""
+        """Return images float32 [batch, height, width, channels] and labels int32 [batch]."""
         mine = slice(index * BATCH, (index + 1) * BATCH)
         images = self._dataset.images[self._rows[mine]]
         return images * np.float32(self._dataset.pixel_scale), self._labels[mine]
@@ -116,14 +116,14 @@ class ImageBatches(keras.utils.PyDataset):
 def training_and_held_out(
     dataset: FewShotDataset, rng: np.random.Generator
 ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Deal the images of each training class into two parts.
+    """Split the images of each training class into two parts.
 
     Args:
-        dataset: Supplies the classes; each has at least 2 images.
-        rng: Draws which are held out.
+        dataset: Supplies the classes, each with at least 2 images.
+        rng: Random generator that chooses the held-out images.
 
     Returns:
-        Rows int64 [n] and labels int32 [n], 0 … classes − 1, of either part.
+        Rows int64 [n] and labels int32 [n], 0 … classes − 1, of both parts.
     """
     kept, held_out = [], []
     for label, class_id in enumerate(dataset.splits["train"]):
@@ -140,7 +140,7 @@ def _rows_and_labels(pairs: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarr
 
 
 def is_flat(losses: Sequence[float]) -> bool:
-    """Whether the last epochs have hardly lowered the lowest loss.
+    """Whether the last epochs have barely lowered the lowest loss.
 
     Args:
         losses: Validation loss after each epoch so far.
@@ -150,13 +150,13 @@ def is_flat(losses: Sequence[float]) -> bool:
 
 
 class _Classifier:
-    """The classifier with all that its training needs to be stopped and go on."""
+    """The classifier, with everything that its training needs to stop and resume."""
 
     def __init__(self, dataset: FewShotDataset, config: Config, directory: Path) -> None:
         self._dataset, self._config = dataset, config
         self.model = model_from_config(config.replace(freeze=0), len(dataset.splits["train"]))
         decay = dataset_facts(config.task.dataset).pretraining_decay
-        # Keras takes learning rate × weight decay × weight off each weight before each step.
+        # Before each step, Keras subtracts learning rate × weight decay × weight from each weight.
         optimizer = keras.optimizers.Adam(LEARNING_RATE, weight_decay=(1 - decay) / LEARNING_RATE)
         optimizer.build(self.model.trainable_variables)
         self.model.compile(
@@ -177,12 +177,12 @@ class _Classifier:
         self.directory = RunDirectory(directory)
 
     def prepare(self) -> None:
-        """Go on from the directory's newest checkpoint, if there is one of this classifier."""
+        """Resume from the directory's newest checkpoint, if there is one of this classifier."""
         saved = self.directory.saved_config()
-        if saved is None:  # nothing to start from: what is there is looked at under the lock
+        if saved is None:  # nothing to resume: check the directory under the lock
             self.directory.lock()
             saved = self.directory.check(self._config)
-        # Any number of runs may start from what is finished; training it is for one process.
+        # Any number of runs may use a finished classifier, but only one process may train it.
         finished = saved is not None and (self.directory.path / "classifier.keras").exists()
         if saved is not None:
             others = set(self._config.flat()) - set(_DEPENDS_ON)
@@ -199,12 +199,12 @@ class _Classifier:
             self.directory.make_ready(self._config, self._dataset)
 
     def train(self, *, progress: bool) -> None:
-        """Train until the validation loss is flat; the model then has its best weights."""
+        """Train until the validation loss is flat, and give the model its best weights."""
         seed, path = self._config.seed, self.directory.path
         rng = random_stream(seed, "pretraining", 0)
         kept, held_out = training_and_held_out(self._dataset, rng)
-        # As it normalises by the batch's statistics, its loss depends on what is batched together:
-        # the same in every epoch.
+        # The loss depends on which images share a batch, because the model normalizes by batch
+        # statistics: use the same batches in every epoch.
         validation = ImageBatches(self._dataset, *held_out, rng.permutation(len(held_out[0])))
         history = self._history()
         losses = [float(row["val_loss"]) for row in history]
@@ -240,7 +240,7 @@ class _Classifier:
             save_model(self.model, path / "classifier.keras")
 
     def _history(self) -> list[dict]:
-        """What is known of the epochs that the checkpoint has done; later ones are done again."""
+        """Read the epochs that the checkpoint has finished; later ones are repeated."""
         path, done = self.directory.path / "history.csv", int(self._epoch)
         if not done:
             return []
@@ -250,6 +250,6 @@ class _Classifier:
             if len(rows) != done or not all(math.isfinite(float(row["val_loss"])) for row in rows):
                 raise ValueError(f"epochs 0 to {done - 1} must be in it")
         except (KeyError, TypeError, ValueError) as error:
-            # It decides when the training ends: without it the classifier would be another one.
+            # The history decides when training ends, so without it the classifier would differ.
             raise RunError(f"--pretrain: {path} is damaged: {error}") from error
         return rows

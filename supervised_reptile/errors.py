@@ -1,4 +1,4 @@
-"""What can go wrong by the user's hand or data: told in one line, without a traceback."""
+"""Errors caused by the user or the data, reported in one line without a traceback."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import sys
 
 
 def printable(text: object) -> str:
-    """The text with everything escaped that a terminal would obey or could not show.
+    """Escape every character that a terminal would interpret or could not show.
 
-    Names of files, of members of archives and of classes come from outside: they may hold terminal
-    escapes, line breaks, bytes that are no text, or characters that change the direction of
-    writing.
+    Names of files, archive members and classes come from outside. They may contain terminal
+    escapes, line breaks, invalid text, or characters that change the direction of writing.
     """
     return "".join(
         each if each.isprintable() else each.encode("unicode_escape").decode("ascii")
@@ -19,16 +18,16 @@ def printable(text: object) -> str:
 
 
 def warn(text: str) -> None:
-    """Print one line of warning on stderr."""
+    """Print a one-line warning on stderr."""
     print(f"warning: {printable(text)}", file=sys.stderr, flush=True)
 
 
 class UserError(Exception):
-    """A mistake or a circumstance to be told to the user in one line.
+    """A mistake or a circumstance that is reported to the user in one line.
 
     Attributes:
-        exit_code: What the process should exit with.
-        kind: The word that stands before the message.
+        exit_code: Exit code of the process.
+        kind: The word before the message.
     """
 
     exit_code = 1
@@ -45,27 +44,27 @@ class ConfigError(UserError, ValueError):
 
 
 class DatasetError(UserError):
-    """The data are damaged, incomplete or could not be fetched."""
+    """Data that are damaged, incomplete or could not be fetched."""
 
 
 class DatasetNotFoundError(DatasetError):
-    """The data set is not on this machine, and nothing else is used in its place."""
+    """A data set that is not on this machine; no other data set replaces it."""
 
 
 class RunError(UserError):
-    """A run that cannot start or go on, or whose files cannot be read or written."""
+    """A run that cannot start or continue, or whose files cannot be read or written."""
 
 
 class NotFiniteError(UserError, ValueError):
-    """Numbers that are infinite or not a number, where any result would be meaningless."""
+    """Numbers that are infinite or NaN and would make any result meaningless."""
 
 
 class RunInterrupted(UserError):
-    """A run that a signal stopped, with everything saved.
+    """A run that was stopped by a signal, with everything saved.
 
     Args:
-        message: How to go on.
-        signal_number: The signal; the exit code is 128 more, as shells expect.
+        message: How to resume.
+        signal_number: The signal. The exit code is 128 plus this number, as shells expect.
     """
 
     kind = "stopped"

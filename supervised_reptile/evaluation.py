@@ -1,4 +1,4 @@
-"""Few-shot accuracy: fine-tune on each of many tasks, predict its held-out images."""
+"""Few-shot accuracy: fine-tune on each of many tasks and predict its held-out images."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Accuracy:
     """Mean accuracy over tasks.
 
     Attributes:
-        mean: Share of the queries of all tasks that are classified correctly, in [0, 1].
-        interval95: Half the width of the normal 95 % confidence interval of the mean over the
-            drawing of tasks, in [0, 1]; NaN for a single task. (The paper's ± is another thing:
-            the spread over three training runs.)
+        mean: Fraction of the queries of all tasks that are classified correctly, in [0, 1].
+        interval95: Half the width of the normal 95 % confidence interval of the mean over random
+            tasks, in [0, 1]; NaN for a single task. (The paper's ± is the spread over three
+            training runs instead.)
         tasks: Number of tasks.
-        not_finite: In how many of them the predictions were not finite, because the fine-tuning
+        not_finite: Number of tasks whose predictions were not finite because the fine-tuning
             diverged. All their queries count as wrong.
     """
 
@@ -40,7 +40,7 @@ class Accuracy:
 
     @classmethod
     def of(cls, accuracies: np.ndarray) -> Accuracy:
-        """Sum up one accuracy per task, float [tasks]; NaN where it was not finite."""
+        """Average the accuracies of the tasks, float [tasks]; NaN where not finite."""
         tasks, failed = len(accuracies), np.isnan(accuracies)
         accuracies = np.where(failed, 0.0, accuracies)
         spread = np.std(accuracies, ddof=1) if tasks > 1 else math.nan
@@ -56,12 +56,12 @@ class Accuracy:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What an evaluation found, task by task.
+    """The result of an evaluation for each task.
 
     Attributes:
         accuracies: float64 [tasks]; NaN where the predictions were not finite.
-        classes: int32 [tasks, N], the classes of each task by their ids in the data set.
-        queries: Number of queries in a task.
+        classes: int32 [tasks, N], the ids of each task's classes in the data set.
+        queries: Number of queries per task.
     """
 
     accuracies: np.ndarray
@@ -70,13 +70,13 @@ class Outcome:
 
     @property
     def correct(self) -> np.ndarray:
-        """int16 [tasks]: how many queries were classified correctly; −1 if not finite."""
+        """Number of queries classified correctly, int16 [tasks]; −1 if not finite."""
         counts = np.round(self.accuracies * self.queries)
         return np.where(np.isnan(counts), -1, counts).astype(np.int16)
 
     @property
     def accuracy(self) -> Accuracy:
-        """The mean over the tasks."""
+        """Mean over the tasks."""
         return Accuracy.of(self.accuracies)
 
 
@@ -93,22 +93,22 @@ def evaluate(
     tasks_per_call: int = 32,
     progress: Mode = True,
 ) -> Accuracy:
-    """Accuracy over fresh tasks of a split (paper, Sec. 6.1).
+    """Compute the accuracy over random tasks of a split (paper, Sec. 6.1).
 
     The tasks depend on the seed, the split and the spec, not on the learner or on
-    ``tasks_per_call``. The learner's weights, slots and step count stay as they are.
+    ``tasks_per_call``. The learner's weights, slots and step count do not change.
 
     Args:
         learner: The learner to evaluate.
         dataset: Data set to draw the tasks from.
         split: Name of the split, e.g. ``"test"``.
-        spec: Shape of a task and its fine-tuning.
-        transductive: Whether the held-out images of a task go through the network together.
+        spec: Shape of a task and of its fine-tuning.
+        transductive: Whether the held-out images of a task pass through the network together.
         tasks: Number of tasks, at least 1. Default: the paper's 10,000.
         seed: Seed of the tasks, at least 0.
-        examples: ``dataset.images`` (the default), or a TensorFlow variable of them.
-        tasks_per_call: Tasks in one call of the compiled program, at least 1.
-        progress: True for a progress bar on a terminal, and elsewhere a line every half minute.
+        examples: ``dataset.images`` (default), or a TensorFlow variable that holds them.
+        tasks_per_call: Number of tasks per call of the compiled program, at least 1.
+        progress: ``True`` shows a progress bar on a terminal, else a line every half minute.
 
     Raises:
         NotFiniteError: The weights, or the predictions of all tasks, are not finite.
@@ -145,18 +145,18 @@ def evaluate_each_way(
     tasks_per_call: int = 32,
     progress: Mode = True,
 ) -> list[Outcome]:
-    """As :func:`evaluate`, in several settings after one and the same fine-tuning, task by task.
+    """Evaluate in several settings with a single fine-tuning of each task.
 
     Args:
         learner: The learner to evaluate.
         dataset: Data set to draw the tasks from.
         split: Name of the split, e.g. ``"test"``.
-        spec: Shape of a task and its fine-tuning.
+        spec: Shape of a task and of its fine-tuning.
         transductive: The settings, one or both.
         tasks: Number of tasks, at least 1.
         seed: Seed of the tasks, at least 0.
         examples: As for :func:`evaluate`.
-        tasks_per_call: Tasks in one call of the compiled program, at least 1.
+        tasks_per_call: Number of tasks per call of the compiled program, at least 1.
         progress: As for :func:`evaluate`.
 
     Returns:
@@ -192,23 +192,23 @@ def evaluate_each_way(
 
 
 def _classes_of(drawn: EvaluationTasks, dataset: FewShotDataset, per_class: int) -> np.ndarray:
-    """The classes of tasks, int32 [tasks, classes], in the order of their labels."""
+    """Return the classes of the tasks, int32 [tasks, classes], in the order of their labels."""
     queries = drawn.queries[:, ::per_class]  # those of class 0 come first
     ids = np.searchsorted(dataset.class_offsets, queries, side="right") - 1
     return ids.astype(np.int32)
 
 
 def _joined(found: list[list[np.ndarray]]) -> list[np.ndarray]:
-    """One array per setting from one list of arrays per call."""
+    """Join lists of arrays, one list per call, into one array per setting."""
     return [np.concatenate(each) for each in zip(*found, strict=True)]
 
 
 def task_accuracies(logits: np.ndarray, queries: int = 1) -> np.ndarray:
-    """Share of the queries of each task that are classified correctly.
+    """Compute the fraction of each task's queries that are classified correctly.
 
     Args:
-        logits: float [tasks, queries, classes]; the queries are as many of each class, those of
-            class 0 first.
+        logits: float [tasks, queries, classes]. Every class has the same number of queries, and
+            those of class 0 come first.
         queries: Number of queries per class, at least 1.
 
     Returns:

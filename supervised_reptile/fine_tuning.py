@@ -12,14 +12,14 @@ from supervised_reptile.tasks import EvaluationTasks
 
 
 class FineTuning:
-    """What evaluation does with the tasks of one call, on weights and slots of its own.
+    """Fine-tune on the tasks of one call, with separate copies of weights and slots.
 
-    The learner's variables are only read, so there is nothing to restore afterwards.
+    The learner's variables are only read, so nothing needs to be restored afterwards.
 
     Args:
         model: Keras model that holds φ.
-        trained: The learner's inner loop, whose optimizer's state every task starts from.
-        lanes: How many tasks run side by side, at least 1.
+        trained: The learner's inner loop. Every task starts from its optimizer's state.
+        lanes: Number of tasks that run in parallel, at least 1.
         reset_optimizer: Whether every task starts from a new optimizer's state instead.
     """
 
@@ -37,7 +37,7 @@ class FineTuning:
         tasks: EvaluationTasks,
         transductive: Sequence[bool],
     ) -> tf.Tensor:
-        """Outputs for the held-out examples after fine-tuning, to be compiled.
+        """Compute the outputs for the held-out examples after fine-tuning, to be compiled.
 
         Args:
             examples: All stored examples, [num_examples, ...].
@@ -57,7 +57,7 @@ class FineTuning:
     def predict_after_each_step(
         self, examples: tf.Variable | tf.Tensor, tasks: EvaluationTasks
     ) -> tf.Tensor:
-        """As :meth:`predict`, transductively, before the first step and after each.
+        """Predict transductively, before the first step and after every step.
 
         Returns:
             float32 [tasks, steps + 1, queries, outputs].
@@ -80,7 +80,7 @@ class FineTuning:
         return self._for_each_task(one_task, tasks)
 
     def _for_each_task(self, one_task: Callable, tasks: EvaluationTasks) -> tf.Tensor:
-        """``one_task(inner, task)`` for each, from the current weights and slots."""
+        """Call ``one_task(inner, task)`` for each task, from the current weights and slots."""
         phi = self._trained.fast_weights.pack([v.value for v in self._model.trainable_variables])
         stride = len(self._lanes)
 
@@ -99,7 +99,7 @@ class FineTuning:
             )
 
         # Tasks are independent and every lane has its own variables, so TensorFlow runs the
-        # lanes side by side.
+        # lanes in parallel.
         numbers = tf.range(tf.shape(tasks.queries)[0])
         lanes = [numbers[n::stride] for n in range(stride)]
         outputs = [run_lane(*lane) for lane in zip(self._lanes, lanes, strict=True)]

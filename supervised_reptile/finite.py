@@ -1,6 +1,6 @@
 """Numbers that are not finite are an error or a counted failure, never a result.
 
-The argmax of NaN is 0, so that a network which diverged would seem to be right by chance.
+The argmax of NaN is 0, so a diverged network would seem to classify some examples correctly.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def check_finite(values: np.ndarray, what: str, hint: str = "") -> None:
 
     Args:
         values: Array of any type.
-        what: What it holds, as the message begins: ``"images"``.
-        hint: What may help.
+        what: Description of the array, which starts the message: ``"images"``.
+        hint: Advice, which ends the message.
     """
     if not is_finite(values):
         bad = int(np.size(values) - np.isfinite(np.asarray(values, np.float32)).sum())
@@ -41,11 +41,11 @@ def check_finite(values: np.ndarray, what: str, hint: str = "") -> None:
 
 
 def check_variables(variables: Iterable[keras.Variable], whose: str) -> None:
-    """Raise ``NotFiniteError`` that names the first of some variables that is not finite."""
+    """Raise ``NotFiniteError`` if a variable is not finite, naming the first such variable."""
     for variable in variables:
         check_finite(variable.numpy(), f"{whose}: variable {variable.path}")
 
 
 def finite_rows(outputs: np.ndarray) -> np.ndarray:
-    """Which of some outputs, float [n, ...], are finite throughout; bool [n]."""
+    """Return which outputs, float [n, ...], are entirely finite; bool [n]."""
     return np.isfinite(outputs).reshape(len(outputs), -1).all(axis=1)

@@ -1,4 +1,4 @@
-"""From a `Config` to what the algorithm works with; nothing else joins the two."""
+"""Turn a ``Config`` into specs, models and learners; only this module connects them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ALGORITHMS = {"reptile": Reptile, "fomaml": FOMAML, "maml": MAML}
 
 
 def training_spec(config: Config) -> TaskSpec:
-    """The shape of a training task."""
+    """Return the shape of a training task."""
     return TaskSpec(
         classes=config.task.classes,
         shots=config.task.train_shots,
@@ -32,7 +32,7 @@ def training_spec(config: Config) -> TaskSpec:
 
 
 def evaluation_spec(config: Config) -> TaskSpec:
-    """The shape of an evaluation task."""
+    """Return the shape of an evaluation task."""
     return TaskSpec(
         classes=config.task.classes,
         shots=config.task.shots,
@@ -44,16 +44,16 @@ def evaluation_spec(config: Config) -> TaskSpec:
 
 
 def meta_step_from_config(config: Config) -> LinearDecay:
-    """The outer step size over the run."""
+    """Return the schedule of the outer step size."""
     meta = config.meta
     return LinearDecay(meta.meta_step, meta.meta_step_final, meta.meta_iters)
 
 
 def model_from_config(config: Config, num_classes: int | None = None) -> keras.Model:
-    """The network that a configuration describes, with weights drawn by its seed.
+    """Build the network that a configuration describes, with weights drawn from its seed.
 
     Args:
-        config: Supplies dataset (which decides between the paper's two networks), classes,
+        config: Supplies dataset (which selects one of the paper's two networks), classes,
             filters, image_size, freeze and seed.
         num_classes: Number of classes. Default: that of the configuration's tasks.
     """
@@ -73,14 +73,14 @@ def model_from_config(config: Config, num_classes: int | None = None) -> keras.M
 def learner_from_config(
     config: Config, model: keras.Model, *, input_scale: float = 1.0, lanes: int = 2
 ) -> MetaLearner:
-    """The learner that a configuration describes.
+    """Build the learner that a configuration describes.
 
     Args:
         config: Supplies algorithm, step_weights, inner_optimizer with its constants,
             reset_optimizer, weight_decay and outer_optimizer.
         model: Keras model, as for :class:`MetaLearner`.
         input_scale: Factor from stored examples to the model's input.
-        lanes: How many evaluation tasks run side by side, at least 1.
+        lanes: Number of evaluation tasks that run in parallel, at least 1.
     """
     inner, meta = config.inner, config.meta
     constants = {

@@ -17,7 +17,7 @@ from supervised_reptile.tasks import EvaluationTasks, MiniBatches, TrainingTasks
 
 
 class InnerLoop:
-    r"""Runs inner steps φ̃ ← U(φ̃; mini-batch) on one task, and predicts with the result.
+    r"""Run inner steps φ̃ ← U(φ̃; mini-batch) on one task, and predict with the result.
 
     One step is, as in the authors' program:
 
@@ -26,25 +26,26 @@ class InnerLoop:
         g = \nabla_{\tilde\phi} \sum_{j \in \text{mini-batch}} L(f(x_j; \tilde\phi), y_j), \qquad
         \tilde\phi \leftarrow \text{optimizer}(\tilde\phi, g)
 
-    The gradient is that of the **sum** of the losses over the mini-batch (when ``loss`` reduces
-    by ``"sum"``, the default of the learners), not of the mean. Losses that layers add
-    (regularizers, ``add_loss``) count once a step, as in Keras' own ``train_step``.
+    The gradient is that of the **sum** of the losses over the mini-batch, not of the mean (with
+    ``reduction="sum"``, the learners' default). Losses that layers add (regularizers,
+    ``add_loss``) count once per step, as in Keras' own ``train_step``.
 
-    Steps call the model with ``training=True``, predictions with ``training=False``. What layers
-    keep from call to call advances with the steps of a task, see :class:`LayerState`.
+    Steps call the model with ``training=True``, predictions with ``training=False``. The state of
+    the layers advances with the steps of a task, see :class:`LayerState`.
 
-    Weights are "packed": a list of tensors in the layout of :class:`FastWeights`, one flat float32
-    vector where the optimizer allows it.
+    Weights are "packed": a list of tensors in the layout of :class:`FastWeights`, which is one flat
+    float32 vector if the optimizer allows it.
 
     Args:
-        model: Keras model whose architecture is run; its variables are never written here.
+        model: Keras model to run. The inner loop never writes to its variables.
         loss: Keras loss; its reduction is honored.
         fast_weights: Holds φ̃ and the optimizer's state.
         weight_decay: r in (0, 1]; 1 means no decay.
         input_scale: Factor from stored examples (e.g. uint8) to the model's float32 input.
 
     Attributes:
-        ends_in: ``"softmax"`` or ``"sigmoid"`` if the model ends in one; see :meth:`rehearse`.
+        ends_in: ``"softmax"`` or ``"sigmoid"`` if the model ends in one, known after
+            :meth:`rehearse`.
     """
 
     ends_in: str | None = None
@@ -65,14 +66,14 @@ class InnerLoop:
         self.fast_weights = fast_weights
 
     def twin(self) -> InnerLoop:
-        """The same loop on another working copy of the weights, to run next to this one."""
+        """Return the same loop on another working copy of the weights, to run in parallel."""
         other = copy.copy(self)
         other.fast_weights = self.fast_weights.twin()
         vars(other).pop("_layer_state", None)
         return other
 
     def twice_differentiable(self) -> InnerLoop:
-        """The same loop in stock operations, whose gradients can be differentiated again.
+        """Return the same loop in stock operations, whose gradients are differentiable.
 
         TensorFlow 2.21 silently gives wrong second derivatives of its fused batch normalization.
         """
@@ -81,7 +82,7 @@ class InnerLoop:
         return other
 
     def rehearse(self, inputs: tf.TensorSpec) -> None:
-        """Find out, before anything slow starts, whether the model can be trained here.
+        """Check that the model can be trained, before anything slow starts.
 
         Args:
             inputs: Shape and type of a batch of examples.
@@ -100,7 +101,7 @@ class InnerLoop:
         """Check that the model can be run on these tasks.
 
         Raises:
-            ValueError: See :meth:`rehearse`; or layers draw random numbers, and the tasks have no
+            ValueError: See :meth:`rehearse`, or layers draw random numbers but the tasks have no
                 seeds.
         """
         if not self._model.is_rehearsed:
@@ -108,12 +109,12 @@ class InnerLoop:
             self.rehearse(tf.TensorSpec([None, *examples.shape[1:]], stored))
         if tasks.seeds is None and any(map(is_seed, self._model.state)):
             raise ValueError(
-                "tasks must have seeds, as layers of the model draw random numbers: see "
-                "tasks.task_seeds. Received: tasks without"
+                "tasks must have seeds because layers of the model draw random numbers: see "
+                "tasks.task_seeds. Received: tasks without seeds"
             )
 
     def start_task(self, seed: tf.Tensor | None) -> None:
-        """Begin a task: what the layers keep starts from the beginning, with new random numbers.
+        """Begin a task: reset the state of the layers and start new random numbers.
 
         Args:
             seed: int32 [2], the task's ``seeds``; ``None`` where no layer draws random numbers.
@@ -121,7 +122,7 @@ class InnerLoop:
         self._layer_state.start(seed)
 
     def start_from(self, phi: Sequence[tf.Tensor]) -> None:
-        """φ̃ ← φ. The optimizer's slots and step count stay as they are.
+        """Set φ̃ ← φ. The optimizer's slots and step count do not change.
 
         Args:
             phi: Packed weights.
@@ -129,11 +130,11 @@ class InnerLoop:
         self.fast_weights.load(phi)
 
     def weights(self) -> list[tf.Tensor]:
-        """The current φ̃, packed."""
+        """Return the current φ̃, packed."""
         return self.fast_weights.values()
 
     def run(self, examples: tf.Tensor, batches: MiniBatches) -> tf.Tensor:
-        """Take one step for each mini-batch.
+        """Take one step per mini-batch.
 
         Args:
             examples: All stored examples, [num_examples, ...].
@@ -147,9 +148,9 @@ class InnerLoop:
         def step(k: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             return k + 1, total + self._step(examples, indices[k], labels[k])
 
-        if indices.shape[0] == 0:  # XLA would look into the loop all the same
+        if indices.shape[0] == 0:  # XLA would trace the loop body anyway
             return tf.constant(0.0)
-        # Steps are sequential: each one reads what the one before wrote.
+        # Steps are sequential: each reads the weights that the previous one wrote.
         _, total = tf.while_loop(
             lambda k, _: k < tf.shape(indices)[0],
             step,
@@ -169,13 +170,16 @@ class InnerLoop:
     def loss(
         self, weights: Sequence[tf.Tensor], examples: tf.Tensor, rows: tf.Tensor, labels: tf.Tensor
     ) -> tf.Tensor:
-        """Loss of one mini-batch at given weights, float32 scalar; layers' state goes on.
+        """Compute the loss of one mini-batch at given weights, and advance the layers' state.
 
         Args:
             weights: Packed weights.
             examples: All stored examples, [num_examples, ...].
             rows: int32 [batch], rows of ``examples``.
-            labels: What the loss compares with, [batch, ...].
+            labels: Targets of the loss, [batch, ...].
+
+        Returns:
+            float32 scalar.
         """
         called = self._call(weights, self._inputs(examples, rows), training=True)
         self._layer_state.assign(called.state)
@@ -190,30 +194,34 @@ class InnerLoop:
         labels: tf.Tensor,
         scale: Callable[[tf.Tensor], tf.Tensor] = lambda loss: loss,
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """The :meth:`loss` of one mini-batch, and its gradient with respect to the weights.
+        """Compute the :meth:`loss` of one mini-batch and its gradient.
 
         Args:
             weights: Packed weights.
             examples: As for :meth:`loss`.
             rows: As for :meth:`loss`.
             labels: As for :meth:`loss`.
-            scale: What to differentiate instead of the loss, such as ``optimizer.scale_loss``.
+            scale: Function of the loss whose result is differentiated instead, such as
+                ``optimizer.scale_loss``.
+
+        Returns:
+            The loss, float32 scalar, and its gradient with respect to the weights, packed.
         """
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(weights)
             loss = self.loss(weights, examples, rows, labels)
             scaled = scale(loss)
-        # A weight without effect, see fast.network, has gradient 0 and still decays.
+        # A weight without effect (see fast.network) has gradient 0 and still decays.
         return loss, tape.gradient(
             scaled, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
 
     def predict(self, examples: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-        """Outputs of the network with the current φ̃ for one batch.
+        """Compute the outputs of the network with the current φ̃ for one batch.
 
         Args:
             examples: All stored examples, [num_examples, ...].
-            rows: int32 [batch], rows of ``examples``; they share their batch statistics.
+            rows: int32 [batch], rows of ``examples``, which share their batch statistics.
 
         Returns:
             float32 [batch, outputs].
@@ -227,9 +235,9 @@ class InnerLoop:
         return LayerState(self._model.state)
 
     def _input_type(self, stored: tf.DType) -> tf.DType:
-        """Integers stay exact where the model asks for integers."""
-        as_they_are = stored.is_integer and self._model.takes_integers and self._input_scale == 1.0
-        return stored if as_they_are else tf.float32
+        """Return the input type; integers stay exact if the model takes integers."""
+        unchanged = stored.is_integer and self._model.takes_integers and self._input_scale == 1.0
+        return stored if unchanged else tf.float32
 
     def _inputs(self, examples: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
         x = tf.cast(tf.gather(examples, rows), self._input_type(examples.dtype))

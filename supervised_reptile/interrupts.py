@@ -1,4 +1,4 @@
-"""Ctrl-C in the first tenth of a second: it ends the program without a traceback.
+"""Let Ctrl-C end a program without a traceback while it is still starting.
 
 The programs import this module before anything else; ``run_main`` takes over from it.
 """

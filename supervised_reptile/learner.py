@@ -1,4 +1,4 @@
-"""A model that fine-tunes on tasks: what every meta-learner is, trained or not."""
+"""A model that fine-tunes on tasks: the base of every meta-learner."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from supervised_reptile.tasks import EvaluationTasks
 
 
 class Learner:
-    """A model with an inner loop, compiled to fine-tune on many tasks and predict.
+    """A model with an inner loop, compiled for fine-tuning and prediction on many tasks.
 
     See ``MetaLearner`` for the arguments.
     """
 
     relaxes_shapes = True
-    """Whether one compiled program may serve tasks of several shapes."""
+    """Whether one compiled program may handle tasks of several shapes."""
 
     def __init__(
         self,
@@ -60,11 +60,11 @@ class Learner:
             input_scale=input_scale,
         )
         self.check(weight_decay)
-        if getattr(model, "inputs", None):  # else the first examples show what the model takes
+        if getattr(model, "inputs", None):  # else the first examples show its input shape
             self.inner_loop.rehearse(tf.TensorSpec(model.inputs[0].shape, model.inputs[0].dtype))
         self._reset_optimizer = reset_optimizer
         self._staging = Staging()
-        # Shapes of tasks may differ between uses (the last group of an evaluation is smaller).
+        # Task shapes may differ between calls (the last group of an evaluation is smaller).
         # XLA compiles for each shape anyway.
         self._how_to_compile = {
             "reduce_retracing": self.relaxes_shapes and not jit_compile,
@@ -88,26 +88,27 @@ class Learner:
 
     @staticmethod
     def default_inner_optimizer() -> keras.optimizers.Optimizer:
-        """The inner optimizer of a learner that is given none."""
+        """Return the inner optimizer to use when none is given."""
         return paper_adam()
 
     def check(self, weight_decay: float) -> None:
-        """Raise ``ValueError`` if the algorithm cannot work with the inner optimizer."""
+        """Raise ``ValueError`` if the algorithm does not support the inner optimizer."""
 
     def predict_tasks(
         self, examples: np.ndarray | tf.Variable, tasks: EvaluationTasks, *, transductive: bool
     ) -> np.ndarray:
         """Fine-tune on each task and predict its held-out examples.
 
-        Every task starts from the current weights, slots and step count, and leaves them bit for
-        bit as they were.
+        Every task starts from the current weights, slots and step count. The call changes none of
+        them.
 
         Args:
             examples: All stored examples, [num_examples, ...], an array or a variable.
             tasks: The tasks, as drawn by ``tasks.evaluation_tasks``.
-            transductive: True: the held-out examples of a task go through the network together
-                and share their batch statistics. False: each goes through with all of the task's
-                training examples instead, and its own outputs are kept (paper Sec. 6.1).
+            transductive: If ``True``, the held-out examples of a task pass through the network
+                together and share their batch statistics. If ``False``, each passes through with
+                all training examples of the task, and only its own outputs are kept (paper,
+                Sec. 6.1).
 
         Returns:
             float32 [tasks, queries, outputs], e.g. logits.
@@ -120,7 +121,7 @@ class Learner:
         tasks: EvaluationTasks,
         transductive: Sequence[bool],
     ) -> np.ndarray:
-        """As :meth:`predict_tasks`, in several settings after one and the same fine-tuning.
+        """Do the same as :meth:`predict_tasks` in several settings, with a single fine-tuning.
 
         Args:
             examples: All stored examples, [num_examples, ...], an array or a variable.
@@ -136,7 +137,7 @@ class Learner:
     def predict_after_each_step(
         self, examples: np.ndarray | tf.Variable, tasks: EvaluationTasks
     ) -> np.ndarray:
-        """As :meth:`predict_tasks`, transductively, before the first inner step and after each.
+        """Predict each task transductively, before the first inner step and after every step.
 
         Returns:
             float32 [tasks, steps + 1, queries, outputs].
@@ -146,10 +147,10 @@ class Learner:
     # ------------------------------------------------------ with Keras
 
     def compiled_model(self) -> keras.Model:
-        """A copy of the model, compiled with the loss and the inner optimizer with its state.
+        """Return a copy of the model, compiled with the loss and the inner optimizer's state.
 
-        It fine-tunes as an evaluation does (``fit``, ``train_on_batch``), and a ``.keras`` file
-        of it holds the optimizer's slots and step count with the weights.
+        ``fit`` and ``train_on_batch`` fine-tune it as an evaluation does. A ``.keras`` file of it
+        holds the weights and the optimizer's slots and step count.
         """
         model = copy_of(self.model)
         optimizer = self.inner_loop.fast_weights.optimizer_for(model.trainable_variables)
@@ -157,32 +158,33 @@ class Learner:
         return model
 
     def take_optimizer_state(self, optimizer: keras.optimizers.Optimizer) -> None:
-        """Start from the slots and step count of a model's optimizer; the learning rate stays.
+        """Load the slots and step count of a model's optimizer, but not its learning rate.
 
         Args:
-            optimizer: Of the kind of the inner optimizer and built on this model's weights, such
-                as that of a :meth:`compiled_model` or of what ``load_pretrained`` returns.
+            optimizer: Optimizer of the same class as the inner optimizer, built on weights of the
+                same shapes, e.g. that of a :meth:`compiled_model` or of a ``load_pretrained``
+                model.
 
         Raises:
-            ValueError: It is of another kind, or was built on other weights.
+            ValueError: The optimizer has another class, or was built on other weights.
         """
         self.inner_loop.fast_weights.take_optimizer_state(optimizer)
 
     def summary(self, **arguments: object) -> None:
-        """Print what the learner is, and the Keras summary of its model."""
+        """Print a description of the learner and the Keras summary of its model."""
         print(self)
         self.model.summary(**arguments)
 
     def _brought(
         self, examples: np.ndarray | tf.Variable, tasks: Tasks
     ) -> tuple[tf.Variable | tf.Tensor, Tasks]:
-        """The examples that the tasks need, on the device; see ``Staging.bring``."""
+        """Return the examples that the tasks need, on the device; see ``Staging.bring``."""
         self.inner_loop.check_tasks(examples, tasks)
         return self._staging.bring(examples, tasks)
 
 
 def paper_adam(learning_rate: float = 0.001) -> keras.optimizers.Adam:
-    """The paper's inner optimizer: Adam with β1 = 0, β2 = 0.999, ε = 1e-8 (paper, appendix A).
+    """Return the paper's inner optimizer, Adam with β1 = 0, β2 = 0.999, ε = 1e-8 (appendix A).
 
     Keras' own default ε is 1e-7.
     """

@@ -1,4 +1,4 @@
-"""One run from configuration to record: what ``run_omniglot.py`` and ``run_miniimagenet.py`` do."""
+"""A run from configuration to record, for ``run_omniglot.py`` and ``run_miniimagenet.py``."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from supervised_reptile.startup import set_threads
 def run(config: Config, options: RunOptions) -> dict[str, Accuracy]:
     """Train (or restore) a learner, evaluate it on every split and write the record.
 
-    Leaves in ``options.checkpoint``: ``config.json``, checkpoints, ``curve.csv``, TensorBoard
-    logs, ``model.keras`` (with the optimizer's state) and ``results.json`` (or, with
-    ``options.pretrained``, a record named after the evaluation, so that several evaluations of one
-    training stand side by side). Of a run that is finished the recorded result is shown.
+    Writes into ``options.checkpoint``: ``config.json``, checkpoints, ``curve.csv``, TensorBoard
+    logs, ``model.keras`` (with the optimizer's state) and ``results.json``. With
+    ``options.pretrained`` the record is named after the evaluation instead, so a training may have
+    several. If the run is already finished, its recorded result is shown.
 
     Args:
         config: What to compute.
@@ -35,9 +35,9 @@ def run(config: Config, options: RunOptions) -> dict[str, Accuracy]:
 
     Raises:
         RunError: See ``runs.trainer.Trainer``.
-        RunInterrupted: A signal stopped the training; it is saved.
-        DatasetNotFoundError: The data set is not there.
-        ConfigError: It is too small for the task.
+        RunInterrupted: A signal stopped the training, which is saved.
+        DatasetNotFoundError: The data set is missing.
+        ConfigError: The data set is too small for the task.
     """
     directory = open_directory(config, options)
     recorded = finished_result(directory, config, options)
@@ -61,12 +61,12 @@ def open_run(config: Config, options: RunOptions, directory: RunDirectory | None
     Args:
         config: What to compute.
         options: Where and how.
-        directory: As ``open_directory`` gives it, if it was called before.
+        directory: The result of ``open_directory``, if it was already called.
 
     Raises:
         RunError: The directory of checkpoints cannot be used.
-        DatasetNotFoundError: The data set is not there.
-        ConfigError: It is too small for the task.
+        DatasetNotFoundError: The data set is missing.
+        ConfigError: The data set is too small for the task.
     """
     directory = directory or open_directory(config, options)
     set_threads(*options.threads(config.task.dataset))

@@ -1,4 +1,4 @@
-"""What all meta-learners share: the compiled meta-iteration."""
+"""The compiled meta-iteration that all meta-learners share."""
 
 from __future__ import annotations
 
@@ -32,41 +32,44 @@ class MetaLearner(Learner):
     .. math:: \phi \leftarrow \phi + \epsilon \, \frac{1}{n} \sum_{i=1}^{n} d_i
 
     (paper, Algorithm 2 and the batched form in Sec. 2). With an ``outer_optimizer`` the mean
-    direction is taken as a gradient instead: −(1/n) Σ d_i / α, with α the inner learning rate,
-    goes to that optimizer, whose learning rate is set to ε (paper, Sec. 2 and 5.1).
+    direction acts as a gradient instead: the optimizer receives −(1/n) Σ d_i / α, where α is the
+    inner learning rate, and its own learning rate is set to ε (paper, Sec. 2 and 5.1).
 
     The weights φ live in ``model`` and are up to date after every call. Inner steps act on a
-    working copy. The inner optimizer's slots and step count run on from task to task, through all
-    tasks of the meta-batch in turn; they are neither reset (unless asked for) nor interpolated.
+    working copy. The inner optimizer's slots and step count carry over from each task to the next,
+    across the whole meta-batch. They are never interpolated, and they are reset only with
+    ``reset_optimizer``.
 
-    The tasks need not be of images, nor of classes: ``examples`` is any table of inputs, and the
-    labels of the mini-batches are whatever ``loss`` compares with, e.g. float targets of a
+    Tasks are not limited to images or to classification. ``examples`` can be any table of inputs,
+    and the labels of the mini-batches can be anything that ``loss`` accepts, e.g. float targets for
     regression (see ``keras_api.array_tasks``).
 
     Args:
-        model: Keras model from one array to one, with float32 trainable variables and without
-            moving statistics (see ``models.batch_statistics_normalization``); those of a frozen
-            layer are constants and may stay. What layers keep from call to call, such as the
-            counters of ``Dropout``, advances within a task and is dropped after it.
+        model: Keras model with one input array and one output array. Its trainable variables are
+            float32. It has no moving statistics (see ``models.batch_statistics_normalization``),
+            except in frozen layers, where they are constants. State that layers keep between
+            calls, such as the counters of ``Dropout``, advances within a task and is discarded
+            after it.
         inner_optimizer: New Keras optimizer of the inner loop, or its name or configuration, as
             for ``compile``. Default: the paper's Adam, learning rate 0.001, β1 = 0, β2 = 0.999,
             ε = 1e-8.
-        loss: Keras loss of the inner steps, whose reduction is honored, or its name or
-            configuration, or a function, as for ``compile``. Losses that layers add count once a
+        loss: Keras loss of the inner steps, or its name or configuration, or a function, as for
+            ``compile``. The loss's reduction is honored. Losses that layers add count once per
             step. Default: softmax cross-entropy from logits, **summed** over the mini-batch as in
             the authors' program.
         outer_optimizer: ``None`` for the paper's interpolation, or a new Keras optimizer.
-        weight_decay: Factor r in (0, 1] on every trainable weight before each inner step.
-        reset_optimizer: Whether the inner optimizer's slots and step count restart with every
-            task, in training and evaluation, instead of running on (review, Sec. 4.2).
+        weight_decay: Factor r in (0, 1] that multiplies every trainable weight before each inner
+            step.
+        reset_optimizer: Whether to reset the inner optimizer's slots and step count for every
+            task, in training and evaluation, instead of carrying them over (review, Sec. 4.2).
         input_scale: Factor from stored examples to the model's input, e.g. 1/255 for bytes.
-        lanes: How many evaluation tasks run side by side, at least 1.
-        jit_compile: Whether XLA compiles the meta-iterations and evaluations. Many times faster
-            for small dense networks, slower for the paper's convolutions (on CPUs).
+        lanes: Number of evaluation tasks that run in parallel, at least 1.
+        jit_compile: Whether to compile the meta-iterations and evaluations with XLA. On CPUs this
+            is many times faster for small dense networks and slower for the paper's convolutions.
 
     Raises:
-        ValueError: The model has what a learner cannot train (see ``docs/any-model.md``), or an
-            argument is out of its range.
+        ValueError: The model has a part that a learner cannot train (see ``docs/any-model.md``),
+            or an argument is out of range.
     """
 
     def __init__(
@@ -105,7 +108,7 @@ class MetaLearner(Learner):
     def direction(
         self, phi: Weights, examples: tf.Tensor, task: TrainingTasks
     ) -> tuple[Weights, tf.Tensor]:
-        """Explore one task from φ; runs inside the compiled meta-iteration.
+        """Compute the direction of one task from φ, inside the compiled meta-iteration.
 
         Args:
             phi: φ, packed.
@@ -113,35 +116,35 @@ class MetaLearner(Learner):
             task: One task: rows [steps, batch] and labels [steps, batch, ...], as tensors.
 
         Returns:
-            The direction d, packed; and the inner loss summed over the steps, float32 scalar.
+            The direction d, packed, and the inner loss summed over the steps, float32 scalar.
         """
         raise NotImplementedError
 
     def check_steps(self, steps: int) -> None:
-        """Raise ``ValueError`` if the algorithm cannot work with so many inner steps."""
+        """Raise ``ValueError`` if the algorithm cannot use this number of inner steps."""
 
     # ------------------------------------------------------ training
 
     def train_step(
         self, examples: np.ndarray | tf.Variable, tasks: TrainingTasks, meta_step: float
     ) -> tf.Tensor:
-        """One meta-iteration, in one call of a compiled function.
+        """Run one meta-iteration, in one call of a compiled function.
 
         Args:
-            examples: All stored examples, [num_examples, ...], e.g. uint8 images: an array, of
-                which the needed rows are copied, or a TensorFlow variable.
+            examples: All stored examples, [num_examples, ...], e.g. uint8 images. An array, from
+                which the required rows are copied, or a TensorFlow variable.
             tasks: The meta-batch, as drawn by ``tasks.training_tasks``.
             meta_step: ε, the outer step size, at least 0.
 
         Returns:
-            float32 scalar: inner loss per example, averaged over all steps of all tasks.
+            Inner loss per example, averaged over all steps of all tasks, float32 scalar.
 
         Raises:
-            ValueError: The tasks have another number of inner steps than the learner combines.
+            ValueError: The number of inner steps does not suit the learner.
         """
         self._check_steps_of(tasks)
         examples, tasks = self._brought(examples, tasks)
-        # From NumPy: of every new Python float TensorFlow keeps a tensor for ever.
+        # From NumPy: TensorFlow caches a tensor for every new Python float and never frees it.
         return self._compiled_meta_iteration(examples, tasks, tf.constant(np.float32(meta_step)))
 
     def train_steps(
@@ -150,9 +153,9 @@ class MetaLearner(Learner):
         tasks: TrainingTasks,
         meta_steps: Sequence[float],
     ) -> tf.Tensor:
-        """Many meta-iterations, in one call of a compiled function.
+        """Run many meta-iterations, in one call of a compiled function.
 
-        Use it for small networks, where one call per meta-iteration takes longer than the work.
+        Use it for small networks, where a call takes longer than the computation inside it.
 
         Args:
             examples: All stored examples, [num_examples, ...], an array or a variable.
@@ -160,16 +163,16 @@ class MetaLearner(Learner):
             meta_steps: ε of each meta-iteration, float [iterations], each at least 0.
 
         Returns:
-            float32 [iterations], for each what :meth:`train_step` returns.
+            float32 [iterations], the result of :meth:`train_step` for each meta-iteration.
 
         Raises:
-            ValueError: The tasks do not divide into that many meta-batches, or see
+            ValueError: The tasks do not divide evenly into that many meta-batches, or see
                 :meth:`train_step`.
         """
         iterations, num_tasks = len(meta_steps), len(tasks.steps.indices)
         if not iterations or num_tasks % iterations:
             raise ValueError(
-                "tasks must be as many for every meta-iteration. "
+                "every meta-iteration must have the same number of tasks. "
                 f"Received: {num_tasks} tasks for {iterations} meta-iterations"
             )
         self._check_steps_of(tasks)
@@ -194,7 +197,7 @@ class MetaLearner(Learner):
         initial_epoch: int = 0,
         steps_per_execution: int = 1,
     ) -> keras.callbacks.History:
-        """Meta-train on tasks of your own with Keras callbacks: ``keras_api.fit.fit``."""
+        """Meta-train on your own tasks with Keras callbacks; see ``keras_api.fit.fit``."""
         from supervised_reptile.keras_api.fit import fit
 
         return fit(
@@ -221,7 +224,7 @@ class MetaLearner(Learner):
         steps: int | None = None,
         metrics: Sequence[str | keras.metrics.Metric] = (),
     ) -> dict[str, float]:
-        """Loss and metrics after fine-tuning on tasks of your own: ``keras_api.fit.evaluate``."""
+        """Compute loss and metrics after fine-tuning; see ``keras_api.fit.evaluate``."""
         from supervised_reptile.keras_api.fit import evaluate
 
         return evaluate(self, tasks, settings, steps=steps, metrics=metrics)
@@ -249,7 +252,7 @@ class MetaLearner(Learner):
             d, loss = self.direction(phi, examples, task)
             return i + 1, total_loss + loss, [t + each for t, each in zip(total, d, strict=True)]
 
-        # In turn, not side by side: the optimizer's slots run from one task into the next.
+        # Sequential, not parallel: the optimizer's slots carry over from one task to the next.
         _, loss, total = tf.while_loop(
             lambda i, *_: i < num_tasks,
             one_task,
@@ -258,7 +261,7 @@ class MetaLearner(Learner):
         )
         mean = [t / tf.cast(num_tasks, tf.float32) for t in total]
         self._outer_update(phi, mean, meta_step)
-        # A loss that is not summed over its mini-batch counts once a step.
+        # A loss that is not summed over its mini-batch counts once per step.
         summed = self.loss.reduction == "sum"
         num_losses = sum(
             tf.size(part.indices if summed else part.indices[..., 0]) for part in tasks.parts

@@ -11,18 +11,19 @@ NORMALIZATION_EPSILON = 1e-3
 
 
 def batch_statistics_normalization(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
-    r"""Batch normalization by the statistics of the batch at hand, whatever ``training`` says.
+    r"""Batch normalization by the statistics of the current batch, whatever ``training`` is.
 
     .. math:: y = \gamma (x - \mathrm{mean}(x)) / \sqrt{\mathrm{var}(x) + \epsilon} + \beta
 
-    with mean and (biased) variance over batch, height and width of each channel. The paper
-    normalises this way in training *and* in evaluation (Sec. 6.1, "transductive" setting), so
-    there are no moving averages here at all.
+    with the mean and (biased) variance of each channel over batch, height and width. The paper
+    normalizes this way in training *and* in evaluation (Sec. 6.1, "transductive" setting), so
+    there are no moving averages.
 
-    Stock ``BatchNormalization`` cannot express that in Keras 3: ``model.predict`` and
-    ``model(x, training=False)`` override the ``training=True`` it was built with. Laying the whole
-    batch out as *one* sample and normalising it with one channel a group is the same arithmetic
-    from stock layers, so a saved model needs no custom object and has one behaviour only.
+    The ``BatchNormalization`` of Keras 3 cannot express this: ``model.predict`` and
+    ``model(x, training=False)`` override the ``training=True`` that it was built with. Reshaping
+    the whole batch to *one* sample and applying ``GroupNormalization`` with one channel per group
+    is the same arithmetic in stock layers. A saved model therefore needs no custom objects and
+    behaves the same however it is called.
 
     Args:
         x: Symbolic float tensor [batch, height, width, channels] with static height, width and
@@ -31,7 +32,7 @@ def batch_statistics_normalization(x: keras.KerasTensor, name: str) -> keras.Ker
             float32 [channels].
 
     Returns:
-        Tensor of the shape of ``x``.
+        Tensor of the same shape as ``x``.
     """
     height, width, channels = x.shape[1:]
     one_sample = keras.ops.reshape(x, (1, -1, channels))
@@ -44,16 +45,16 @@ def batch_statistics_normalization(x: keras.KerasTensor, name: str) -> keras.Ker
 def omniglot_model(
     num_classes: int, *, filters: int = 64, image_size: int = 28, seed: int | None = None
 ) -> keras.Model:
-    """The Omniglot classifier of the paper (Sec. 6.1), which is that of Finn et al. (2017).
+    """Build the Omniglot classifier of the paper (Sec. 6.1), that of Finn et al. (2017).
 
     Four blocks of 3×3 convolution with stride 2, SAME padding and bias → batch normalization
-    (:func:`batch_statistics_normalization`) → ReLU; then a dense layer.
+    (:func:`batch_statistics_normalization`) → ReLU, then a dense layer.
 
     Args:
-        num_classes: Number of classes N of a task, at least 1.
-        filters: Channels of each convolution; the paper uses 64.
+        num_classes: Number of classes N in a task, at least 1.
+        filters: Number of channels of each convolution; the paper uses 64.
         image_size: Height and width of the input in pixels; the paper uses 28.
-        seed: Seed of the Glorot-uniform kernels; ``None`` draws them anew each time.
+        seed: Seed of the Glorot-uniform kernels; ``None`` draws new ones each time.
 
     Returns:
         Keras model from float32 [batch, image_size, image_size, 1] in [0, 1] to logits
@@ -75,17 +76,17 @@ def omniglot_model(
 def miniimagenet_model(
     num_classes: int, *, filters: int = 32, image_size: int = 84, seed: int | None = None
 ) -> keras.Model:
-    """The Mini-ImageNet classifier of the paper (Sec. 6.1), which is that of Finn et al. (2017).
+    """Build the Mini-ImageNet classifier of the paper (Sec. 6.1), that of Finn et al. (2017).
 
     Four blocks of 3×3 convolution with stride 1, SAME padding and bias → batch normalization
     (:func:`batch_statistics_normalization`) → 2×2 max-pooling with stride 2 and SAME padding
-    (84 → 42 → 21 → 11 → 6) → ReLU; then a dense layer.
+    (84 → 42 → 21 → 11 → 6) → ReLU, then a dense layer.
 
     Args:
-        num_classes: Number of classes N of a task, at least 1.
-        filters: Channels of each convolution; the paper uses 32.
+        num_classes: Number of classes N in a task, at least 1.
+        filters: Number of channels of each convolution; the paper uses 32.
         image_size: Height and width of the input in pixels; the paper uses 84.
-        seed: Seed of the Glorot-uniform kernels; ``None`` draws them anew each time.
+        seed: Seed of the Glorot-uniform kernels; ``None`` draws new ones each time.
 
     Returns:
         Keras model from float32 [batch, image_size, image_size, 3] in [0, 1] to logits
@@ -109,7 +110,7 @@ def _convolution(filters: int, *, strides: int, seed: int | None, name: str) -> 
         3,
         strides=strides,
         padding="same",
-        data_format="channels_last",  # whatever keras.config says: the paper's network is one
+        data_format="channels_last",  # not what keras.config says: this is the paper's network
         kernel_initializer=keras.initializers.GlorotUniform(seed=seed),
         name=name,
     )
@@ -132,5 +133,5 @@ def _classifier(
 def _layer_seeds(seed: int | None) -> Sequence[int | None]:
     if seed is None:
         return [None] * 5
-    # A spawned sequence, so that weights and tasks of one seed have no numbers in common.
+    # A spawned sequence, so that weights and tasks of the same seed are independent.
     return [int(s) for s in np.random.SeedSequence(seed).spawn(1)[0].generate_state(5)]

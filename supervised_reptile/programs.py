@@ -1,4 +1,4 @@
-"""The programs of the package, and how to start each from where the user is."""
+"""The programs of the package, and the command that starts each of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ COMMAND = "supervised-reptile"
 
 _FOLDER = Path(__file__).resolve().parents[1]
 CHECKOUT = _FOLDER if (_FOLDER / "run_omniglot.py").is_file() else None
-"""Folder of the checkout that the package lies in; None for a package installed without one."""
+"""Folder of the checkout that contains the package; ``None`` for an installed package."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,10 +18,10 @@ class Program:
     """A program of the package.
 
     Args:
-        summary: What it does, in a line.
-        module: Module of the package that holds its function.
-        function: The function, which takes the program's name and its arguments.
-        script: What starts it in a checkout; empty where a checkout has no script for it.
+        summary: What it does, in one line.
+        module: Module of the package that contains its function.
+        function: Name of the function, which takes the program's name and arguments.
+        script: Command that starts it in a checkout; empty if there is no script for it.
     """
 
     summary: str
@@ -44,7 +44,7 @@ PROGRAMS = {
         "python run_miniimagenet.py",
     ),
     "fetch": Program("Fetch and prepare a data set.", "tools.fetch", script="./fetch_data.sh"),
-    "example": Program("Draw an evaluation task with its predictions.", "tools.example_task"),
+    "example": Program("Draw an evaluation task and its predictions.", "tools.example_task"),
     "demo": Program("Serve the browser pages: draw and classify; how Reptile moves.", "tools.demo"),
     "export": Program("Export a trained network for the browser.", "tools.export"),
     "reproduce": Program(
@@ -52,17 +52,17 @@ PROGRAMS = {
     ),
     "ship": Program("Add a finished run to the networks in the package.", "tools.ship"),
 }
-"""Name of each command -> its program."""
+"""Program of each command."""
 
 
 def command(name: str) -> str:
-    """Returns what starts a program where the user is.
+    """Return the command that starts a program, in a checkout or an installed package.
 
     Args:
-        name: A key of `PROGRAMS`.
+        name: A key of ``PROGRAMS``.
 
     Returns:
-        str, such as ``./fetch_data.sh`` in a checkout and ``supervised-reptile fetch`` elsewhere.
+        The command, e.g. ``./fetch_data.sh`` in a checkout, else ``supervised-reptile fetch``.
     """
     if CHECKOUT is None:
         return f"{COMMAND} {name}"
@@ -70,6 +70,6 @@ def command(name: str) -> str:
 
 
 def shown_name(name: str) -> str:
-    """Returns the name of a program in its error messages, such as ``fetch_data.sh``."""
+    """Return the name of a program in its error messages, such as ``fetch_data.sh``."""
     script = PROGRAMS[name].script if CHECKOUT else ""
     return Path(script.split()[-1]).name if script else f"{COMMAND} {name}"

@@ -1,4 +1,4 @@
-"""How far long work has come: a bar on a terminal, elsewhere a plain line every half minute."""
+"""Progress of long work: a bar on a terminal, else a plain line every half minute."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ INTERVAL = 30.0
 """Seconds between two plain lines."""
 
 Mode = bool | Literal["lines"]
-"""True: a bar on a terminal, else lines. ``"lines"``: lines in any case. False: nothing."""
+"""``True``: a bar on a terminal, else lines. ``"lines"``: always lines. ``False``: nothing."""
 
 
 def mode_of(progress: bool) -> Mode:
-    """What a program shows: without bars (``--noprogress``) still the lines."""
+    """Return the mode of a program: ``--noprogress`` turns off the bar but keeps the lines."""
     return progress or "lines"
 
 
 class Progress:
-    """Shows how much of some work is done.
+    """Show how much of some work is done.
 
-    In one of several processes that work side by side, its lines and bar begin with the process'
-    name, the environment variable ``SUPERVISED_REPTILE_JOB``.
+    When several processes work in parallel, its lines and bar begin with the name of the process,
+    from the environment variable ``SUPERVISED_REPTILE_JOB``.
 
     Args:
-        total: Units of work.
-        what: What they are, such as ``"meta-iterations"``.
-        unit: One of them, short.
-        done: How many were done before.
+        total: Number of units of work.
+        what: Name of the units, such as ``"meta-iterations"``.
+        unit: Short name of one unit.
+        done: Number of units that are already done.
         mode: What to show.
     """
 
@@ -54,7 +54,7 @@ class Progress:
         self._bar.close()
 
     def add(self, units: int = 1) -> None:
-        """Count units that were done."""
+        """Count finished units."""
         self._done += units
         self._bar.update(units)
         now = time.monotonic()
@@ -63,7 +63,7 @@ class Progress:
             print(self._line(now), flush=True)
 
     def say(self, note: str) -> None:
-        """Set what stands after the numbers."""
+        """Set the text after the numbers."""
         self._note = note
         self._bar.set_postfix_str(note, refresh=False)
 

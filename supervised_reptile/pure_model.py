@@ -15,10 +15,10 @@ _SEED = "seed_generator_state"  # the name of every keras.random.SeedGenerator's
 
 
 class Called(NamedTuple):
-    """What a call of the model gives.
+    """The result of a call of the model.
 
     Attributes:
-        outputs: What the model returns.
+        outputs: The outputs of the model.
         losses: Scalars that the layers add to the loss: regularizers, ``add_loss``.
         state: New values of :attr:`PureModel.state`.
     """
@@ -29,12 +29,12 @@ class Called(NamedTuple):
 
 
 class PureModel:
-    """Calls a model as Keras' ``train_step`` and ``predict_step`` do, but changes no variable.
+    """Call a model as Keras' ``train_step`` and ``predict_step`` do, without changing variables.
 
     Attributes:
-        state: What a call with ``training=True`` changes besides the weights: counters of random
-            layers, the states of stateful recurrent layers.
-        is_rehearsed: Whether :meth:`rehearse` has found out the state.
+        state: Variables that a call with ``training=True`` changes, such as counters of random
+            layers and states of stateful recurrent layers.
+        is_rehearsed: Whether :meth:`rehearse` has determined the state.
 
     Args:
         model: Keras model with one input and one output.
@@ -55,7 +55,7 @@ class PureModel:
         return tf.as_dtype(inputs[0].dtype).is_integer
 
     def in_stock_operations(self) -> PureModel:
-        """The same function without the fused operations of ``fast.network``."""
+        """Return the same function without the fused operations of ``fast.network``."""
         other = copy.copy(self)
         other._network = self._model
         return other
@@ -91,7 +91,7 @@ class PureModel:
         return outputs, losses, scope
 
     def rehearse(self, x: tf.TensorSpec) -> tf.Tensor:
-        """Trace a training call, which computes nothing, to learn what it changes.
+        """Trace a training call, without computing anything, to find out what it changes.
 
         Args:
             x: Shape and type of a batch of inputs.
@@ -100,8 +100,8 @@ class PureModel:
             The outputs, a symbolic tensor.
 
         Raises:
-            ValueError: The call changes what cannot be carried through an inner loop: a weight,
-                moving statistics, or something that is no variable of the model.
+            ValueError: The call changes something that an inner loop cannot carry: a weight,
+                moving statistics, or a variable that does not belong to the model.
         """
         outputs, changed, touched = self._traced(x, training=True)
         elsewhere = touched - {id(v) for v in self._model.variables}
@@ -132,7 +132,7 @@ class PureModel:
     def _traced(
         self, x: tf.TensorSpec, *, training: bool
     ) -> tuple[tf.Tensor, list[keras.Variable], set[int]]:
-        """Outputs of a traced call, what it changes, and the ids of all that it touches."""
+        """Return a traced call's outputs, the variables it changes and the ids of all it uses."""
         found: list[tuple[tf.Tensor, list[keras.Variable], set[int]]] = []
 
         @tf.function(autograph=False)
@@ -146,7 +146,7 @@ class PureModel:
         return found[0]
 
     def _where(self, ids: Collection[int]) -> str:
-        """The layers that own these variables, and the variables."""
+        """Name these variables and the layers that own them."""
         found: dict[str, dict[str, None]] = {}
         for layer in self._model._flatten_layers():
             for value in keras.tree.flatten(list(vars(layer).values())):
@@ -163,11 +163,11 @@ def is_seed(variable: keras.Variable) -> bool:
 
 
 class LayerState:
-    """A working copy of what the layers of a model keep from call to call.
+    """A working copy of the state that the layers of a model keep between calls.
 
-    It advances within a task and starts from the model's own with every task, so that a task's
-    result does not depend on the tasks before it; only random numbers are new every time, from the
-    task's seed.
+    It advances within a task and is reset to the model's own state for every task, so the result of
+    a task does not depend on earlier tasks. Random numbers are new in every task and come from its
+    seed.
 
     Args:
         variables: The model's variables, :attr:`PureModel.state`.
@@ -175,15 +175,14 @@ class LayerState:
 
     def __init__(self, variables: Sequence[keras.Variable]) -> None:
         self._originals = list(variables)
-        with tf.init_scope():  # it may be made while a function is traced
+        with tf.init_scope():  # this may run while a function is traced
             self._copies = [tf.Variable(v.value, trainable=False) for v in variables]
 
     def start(self, seed: tf.Tensor | None) -> None:
         """Begin a task.
 
         Args:
-            seed: int32 [2], what the task's random numbers depend on; not needed where no layer
-                draws any.
+            seed: int32 [2], seed of the task's random numbers; not needed if no layer draws any.
         """
         for place, (mine, original) in enumerate(zip(self._copies, self._originals, strict=True)):
             value = original.value
@@ -192,10 +191,10 @@ class LayerState:
             mine.assign(tf.cast(value, mine.dtype))
 
     def values(self) -> list[tf.Tensor]:
-        """The current state."""
+        """Return the current state."""
         return [v.read_value() for v in self._copies]
 
     def assign(self, values: Sequence[tf.Tensor]) -> None:
-        """Go on to a new state."""
+        """Set a new state."""
         for variable, value in zip(self._copies, values, strict=True):
             variable.assign(value)

@@ -1,4 +1,4 @@
-"""The algorithms: in which direction one task moves the weights."""
+"""The algorithms: the direction in which one task moves the weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["FOMAML", "MAML", "GradientCombination", "MetaLearner", "Reptile"]
 
 
 class Reptile(MetaLearner):
-    r"""Reptile: the whole way that the inner loop travels (paper, Algorithm 2).
+    r"""Reptile: the total change of the weights in the inner loop (paper, Algorithm 2).
 
     .. math:: d = \tilde\phi_k - \phi
 
@@ -37,13 +37,13 @@ class Reptile(MetaLearner):
 
 
 class FOMAML(MetaLearner):
-    r"""First-order MAML: the last inner step's change of the weights alone (paper, Sec. 3).
+    r"""First-order MAML: the change of the weights in the last inner step (paper, Sec. 3).
 
     .. math:: d = \tilde\phi_k - \tilde\phi_{k-1}
 
-    As in the authors' program this is the change *after* the optimizer and that step's weight
-    decay, not the raw gradient. Whether the last mini-batch is dealt like the others (shared tail)
-    or set aside (separate tail, Sec. 6.3) depends on how the tasks are drawn.
+    As in the authors' program, this is the change *after* the optimizer and that step's weight
+    decay, not the raw gradient. How the tasks are drawn decides whether the last mini-batch comes
+    from the same examples as the others (shared tail) or is held out (separate tail, Sec. 6.3).
 
     See :class:`MetaLearner` for the arguments.
     """
@@ -63,36 +63,36 @@ class FOMAML(MetaLearner):
 class MAML(MetaLearner):
     r"""MAML: the gradient of the query loss *through* the inner steps (Finn et al., 2017).
 
-    The first k − 1 mini-batches of a task are the support set, on which plain SGD steps are taken.
-    The last one is the query set, drawn like FOMAML's last mini-batch (shared or separate tail):
+    Plain SGD takes one step on each of the first k − 1 mini-batches of a task, the support set.
+    The last mini-batch is the query set, drawn as in FOMAML (shared or separate tail):
 
     .. math::
         \tilde\phi_j = \tilde\phi_{j-1} - \alpha \nabla L_j(\tilde\phi_{j-1}), \; j < k, \qquad
         d = -\alpha \, \nabla_\phi L_k(\tilde\phi_{k-1}(\phi))
 
-    FOMAML takes the same gradient with respect to φ̃_{k−1} instead of φ. The factor α gives ε one
-    meaning for all learners; with an ``outer_optimizer`` it is divided out again, and that
+    FOMAML takes the same gradient with respect to φ̃_{k−1} instead of φ. The factor α gives ε the
+    same meaning for all learners. With an ``outer_optimizer``, it is divided out again and that
     optimizer receives the meta-gradient itself. Evaluation fine-tunes as for all learners.
 
-    Memory: the activations of all k steps of a task at once.
+    MAML keeps the activations of all k steps of a task in memory at the same time.
 
     See :class:`MetaLearner` for the arguments; ``inner_optimizer`` defaults to
     ``keras.optimizers.SGD()``.
 
     Raises:
-        ValueError: The inner optimizer is not plain SGD (momentum, clipping, Keras' own weight
-            decay … included), ``weight_decay`` is not 1, or see :class:`MetaLearner`.
+        ValueError: The inner optimizer is not plain SGD (without momentum, clipping or Keras' own
+            weight decay), ``weight_decay`` is not 1, or see :class:`MetaLearner`.
     """
 
     relaxes_shapes = False  # the unrolled steps need a static number of mini-batches
 
     @staticmethod
     def default_inner_optimizer() -> keras.optimizers.Optimizer:
-        """Plain SGD."""
+        """Return plain SGD."""
         return keras.optimizers.SGD()
 
     def check(self, weight_decay: float) -> None:
-        """Only plain SGD steps are differentiated through."""
+        """Check that the inner optimizer is plain SGD, without weight decay."""
         optimizer = self.inner_optimizer
         if (
             type(optimizer) is not keras.optimizers.SGD
@@ -106,10 +106,10 @@ class MAML(MetaLearner):
             raise ValueError(f"MAML has no weight_decay. Received: weight_decay={weight_decay}")
 
     def check_steps(self, steps: int) -> None:
-        """At least one support and one query mini-batch."""
+        """Check that there is at least one support and one query mini-batch."""
         if steps < 2:
             raise ValueError(
-                "MAML needs a mini-batch to adapt to and one to query, so at least 2 inner steps. "
+                "MAML needs a support and a query mini-batch, so at least 2 inner steps. "
                 f"Received: {steps}"
             )
 
@@ -140,8 +140,8 @@ class GradientCombination(MetaLearner):
 
     .. math:: d = \sum_{j=1}^{k} w_j \, (\tilde\phi_j - \tilde\phi_{j-1})
 
-    With inner SGD the changes are −α·g_1 … −α·g_k, so (1, 1) stands for the paper's g1+g2,
-    (0, 0, 1) for g3 and (0.5, 0.5) for ½(g1+g2).
+    With inner SGD the changes are −α·g_1 … −α·g_k. The paper's g1+g2 is therefore (1, 1), g3 is
+    (0, 0, 1) and ½(g1+g2) is (0.5, 0.5).
 
     Args:
         model: As for :class:`MetaLearner`, like all further arguments.
@@ -181,7 +181,7 @@ class GradientCombination(MetaLearner):
             raise ValueError("step_weights must have a weight for each inner step. Received: none")
 
     def check_steps(self, steps: int) -> None:
-        """One weight per step."""
+        """Check that there is one weight per step."""
         if len(self._step_weights) != steps:
             raise ValueError(
                 f"step_weights must have a weight for each of the {steps} inner steps. "
@@ -203,7 +203,7 @@ class GradientCombination(MetaLearner):
         return total, sum(losses)
 
     def _runs(self, task: TrainingTasks) -> Iterator[tuple[float, MiniBatches]]:
-        """The steps in runs of equal weight, each of whose changes telescopes to one difference."""
+        """Yield runs of steps with equal weight; the changes of a run add up to one difference."""
         weights = iter(self._step_weights)
         for part in task.parts:
             mine, first = itertools.islice(weights, part.indices.shape[0]), 0

@@ -1,4 +1,4 @@
-"""Starting TensorFlow: without its notes on the terminal, with so many threads."""
+"""Start TensorFlow without its notes on the terminal, and set its threads."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from supervised_reptile.errors import UserError
 
 
 def check_backend() -> None:
-    """Check that Keras will compute with TensorFlow, before it is imported.
+    """Check that Keras will use TensorFlow, before it is imported.
 
     Raises:
-        UserError: The environment asks for another backend.
+        UserError: The environment selects another backend.
     """
     backend = os.environ.get("KERAS_BACKEND") or "tensorflow"
     if backend != "tensorflow":
@@ -23,14 +23,13 @@ def check_backend() -> None:
 
 
 def import_tensorflow() -> None:
-    """Import TensorFlow without the notes that its C++ side writes to stderr meanwhile.
+    """Import TensorFlow without the notes that its C++ side writes to stderr during the import.
 
-    They come before any logging level is heard and would bury a one-line error. If the import
-    fails they are shown after all. The environment variable TF_CPP_MIN_LOG_LEVEL, when set to 0,
-    leaves them alone.
+    These notes ignore Python's logging levels and would bury a one-line error. If the import fails,
+    they are shown. Set the environment variable ``TF_CPP_MIN_LOG_LEVEL`` to 0 to keep them.
 
     Raises:
-        UserError: Keras would compute with another backend.
+        UserError: Keras would use another backend.
     """
     check_backend()
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":
@@ -53,13 +52,13 @@ def import_tensorflow() -> None:
 
 
 def set_threads(intra_op: int, inter_op: int) -> None:
-    """Set TensorFlow's thread pools; must come before TensorFlow's first operation.
+    """Set TensorFlow's thread pools; must be called before TensorFlow's first operation.
 
-    Where TensorFlow runs already, in a notebook say, its pools stay as they are, with a warning.
+    If TensorFlow is already running, e.g. in a notebook, this only warns and changes nothing.
 
     Args:
         intra_op: Threads inside one operation, at least 1.
-        inter_op: Operations run at once, at least 1.
+        inter_op: Operations that run at the same time, at least 1.
     """
     import tensorflow as tf
 

@@ -1,7 +1,7 @@
-"""How few-shot tasks and their mini-batches are drawn.
+"""Draw few-shot tasks and their mini-batches.
 
-Everything here is NumPy index arithmetic on a seeded generator: a task is an array of rows of
-``FewShotDataset.images``, and the compiled learner gathers the images themselves.
+This module only computes indices, with NumPy and a seeded generator. A task is an array of row
+numbers of ``FewShotDataset.images``; the compiled learner gathers the images.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ import numpy as np
 
 from supervised_reptile.datasets.few_shot import FewShotDataset
 
-# Independent random streams of one seed. The numbers are part of what makes a run repeatable:
-# do not renumber.
+# Independent random streams of one seed. Runs are repeatable only while these numbers stay the
+# same: do not renumber.
 _STREAMS = {"training": 0, "curve": 1, "evaluation": 2, "pretraining": 3}
 
 
 @dataclasses.dataclass(frozen=True)
 class TaskSpec:
-    """The shape of a task: N classes, K examples of each, and the mini-batches to learn from.
+    """The shape of a task: N classes, K examples per class, and the mini-batches to learn from.
 
     Attributes:
         classes: N ("way"), at least 1.
         shots: K, labeled examples per class, at least 1.
         batch: Examples in a mini-batch, at least 1.
         steps: Number of mini-batches, one per optimizer step: k in training, at least 0.
-        replacement: Whether each mini-batch is a fresh draw, see :func:`mini_batches`.
+        replacement: Whether each mini-batch is drawn independently, see :func:`mini_batches`.
         tail: Examples per class that only the last training step sees (``foml_tail``, the separate
-            tail of the paper's Sec. 6.3), less than ``shots``; 0 for the shared tail.
-        queries: Held-out examples per class of an evaluation task, at least 1, the paper's number.
+            tail of the paper's Sec. 6.3), less than ``shots``. 0 means the shared tail.
+        queries: Held-out examples per class in an evaluation task, at least 1 (the paper's number).
     """
 
     classes: int
@@ -44,11 +44,11 @@ class TaskSpec:
 
 
 class MiniBatches(NamedTuple):
-    """Rows of the examples and their labels, step by step.
+    """Rows of the examples and their labels, for each step.
 
     Attributes:
         indices: int32 [tasks, steps, batch]; of a single task [steps, batch].
-        labels: int32 of that shape, in 0 … classes − 1; for regression the target values,
+        labels: int32 of the same shape, in 0 … classes − 1; or, for regression, the targets,
             float32 [tasks, steps, batch, ...].
     """
 
@@ -56,16 +56,16 @@ class MiniBatches(NamedTuple):
     labels: np.ndarray
 
     def map(self, function: Callable) -> MiniBatches:
-        """The mini-batches with ``function`` applied to both arrays."""
+        """Apply ``function`` to both arrays."""
         return MiniBatches(function(self.indices), function(self.labels))
 
     def map_rows(self, function: Callable) -> MiniBatches:
-        """The same mini-batches with ``function`` applied to their rows of the examples."""
+        """Apply ``function`` to the row numbers, and keep the labels."""
         return MiniBatches(function(self.indices), self.labels)
 
     @staticmethod
     def concatenate(parts: Sequence[MiniBatches]) -> MiniBatches:
-        """The tasks of several, one after another."""
+        """Concatenate the tasks of several groups."""
         indices, labels = zip(*parts, strict=True)
         return MiniBatches(np.concatenate(indices), np.concatenate(labels))
 
@@ -74,11 +74,11 @@ class TrainingTasks(NamedTuple):
     """The tasks of a meta-batch, or one of them.
 
     Attributes:
-        steps: Mini-batches of the inner steps; with a separate tail, of all but the last one.
+        steps: Mini-batches of the inner steps; with a separate tail, of all steps but the last.
         last: The separate tail (paper, Sec. 6.3): the mini-batch [tasks, 1, batch] of the last
-            inner step, which may be of another size. ``None`` for the shared tail.
-        seeds: int32 [tasks, 2], what the random numbers of a task depend on, if layers of the
-            model draw any (``Dropout`` …); ``None`` will do if none does.
+            inner step, which may have another size. ``None`` for the shared tail.
+        seeds: int32 [tasks, 2], seeds of the random numbers that layers of the model draw, e.g.
+            ``Dropout``. May be ``None`` if no layer draws any.
     """
 
     steps: MiniBatches
@@ -87,32 +87,32 @@ class TrainingTasks(NamedTuple):
 
     @property
     def parts(self) -> list[MiniBatches]:
-        """All mini-batches in order: ``steps`` and, where there is one, ``last``."""
+        """All mini-batches in order: ``steps`` and, if there is a separate tail, ``last``."""
         return [self.steps] if self.last is None else [self.steps, self.last]
 
     def first_and_last(self) -> tuple[MiniBatches, MiniBatches]:
-        """Of a single task: the mini-batches of steps 1 … k − 1, and that of step k."""
+        """Split a single task into the mini-batches of steps 1 … k − 1 and that of step k."""
         if self.last is not None:
             return self.steps, self.last
         return self.steps.map(lambda x: x[:-1]), self.steps.map(lambda x: x[-1:])
 
     def map(self, function: Callable) -> TrainingTasks:
-        """The tasks with ``function`` applied to every array."""
+        """Apply ``function`` to every array."""
         last = None if self.last is None else self.last.map(function)
         return TrainingTasks(self.steps.map(function), last, _applied(function, self.seeds))
 
     def rows(self) -> np.ndarray:
-        """Every row of the examples that the tasks use, int32 [uses]."""
+        """Return every row number that the tasks use, int32 [uses]."""
         return np.concatenate([part.indices.ravel() for part in self.parts])
 
     def map_rows(self, function: Callable) -> TrainingTasks:
-        """The same tasks with ``function`` applied to their rows of the examples."""
+        """Apply ``function`` to the row numbers of the tasks."""
         last = None if self.last is None else self.last.map_rows(function)
         return TrainingTasks(self.steps.map_rows(function), last, self.seeds)
 
     @staticmethod
     def concatenate(parts: Sequence[TrainingTasks]) -> TrainingTasks:
-        """The tasks of several, one after another."""
+        """Concatenate the tasks of several groups."""
         steps, last, seeds = zip(*parts, strict=True)
         last = None if last[0] is None else MiniBatches.concatenate(last)
         return TrainingTasks(MiniBatches.concatenate(steps), last, _joined(seeds))
@@ -124,8 +124,8 @@ class EvaluationTasks(NamedTuple):
     Attributes:
         steps: The mini-batches to fine-tune on.
         support: int32 [tasks, examples], the labeled examples (classes · shots), each once.
-        queries: int32 [tasks, queries], the held-out examples. In classification as many of each
-            class, those of class 0 first.
+        queries: int32 [tasks, queries], the held-out examples. In classification, every class has
+            the same number of queries, and those of class 0 come first.
         seeds: As for :class:`TrainingTasks`.
     """
 
@@ -135,7 +135,7 @@ class EvaluationTasks(NamedTuple):
     seeds: np.ndarray | None = None
 
     def map(self, function: Callable) -> EvaluationTasks:
-        """The tasks with ``function`` applied to every array."""
+        """Apply ``function`` to every array."""
         return EvaluationTasks(
             self.steps.map(function),
             function(self.support),
@@ -144,12 +144,12 @@ class EvaluationTasks(NamedTuple):
         )
 
     def rows(self) -> np.ndarray:
-        """Every row of the examples that the tasks use, int32 [uses]."""
+        """Return every row number that the tasks use, int32 [uses]."""
         arrays = (self.steps.indices, self.support, self.queries)
         return np.concatenate([array.ravel() for array in arrays])
 
     def map_rows(self, function: Callable) -> EvaluationTasks:
-        """The same tasks with ``function`` applied to their rows of the examples."""
+        """Apply ``function`` to the row numbers of the tasks."""
         return EvaluationTasks(
             self.steps.map_rows(function),
             function(self.support),
@@ -159,7 +159,7 @@ class EvaluationTasks(NamedTuple):
 
     @staticmethod
     def concatenate(parts: Sequence[EvaluationTasks]) -> EvaluationTasks:
-        """The tasks of several, one after another."""
+        """Concatenate the tasks of several groups."""
         steps, support, queries, seeds = zip(*parts, strict=True)
         return EvaluationTasks(
             MiniBatches.concatenate(steps),
@@ -170,25 +170,25 @@ class EvaluationTasks(NamedTuple):
 
 
 def task_seeds(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Seeds for the random numbers of layers, int32 [count, 2].
+    """Draw seeds for the random numbers of layers, int32 [count, 2].
 
-    They come from a child of the generator: what it draws next does not change.
+    They come from a child of the generator, so its own next draws do not change.
     """
     return rng.spawn(1)[0].integers(2**31, size=(count, 2), dtype=np.int32)
 
 
 def random_stream(seed: int, stream: str, *position: int) -> np.random.Generator:
-    """The generator for one place in a run, for example one meta-iteration.
+    """Return the generator for one position in a run, for example one meta-iteration.
 
-    Tasks depend on (seed, stream, position) alone and not on earlier draws. The iteration count is
-    therefore the whole state of the random numbers, and a run resumed from a checkpoint draws what
-    the uninterrupted run would have drawn.
+    Tasks depend only on (seed, stream, position), not on earlier draws. The iteration count is
+    therefore the whole state of the random numbers, and a resumed run draws the same tasks as an
+    uninterrupted one.
 
     Args:
         seed: Seed of the run, at least 0.
         stream: ``"training"``, ``"curve"`` (evaluations during training), ``"evaluation"`` or
             ``"pretraining"``.
-        *position: Where in the stream, for example the meta-iteration; each at least 0.
+        *position: Position in the stream, for example the meta-iteration; each at least 0.
     """
     return np.random.default_rng([seed, _STREAMS[stream], *position])
 
@@ -196,20 +196,20 @@ def random_stream(seed: int, stream: str, *position: int) -> np.random.Generator
 def sample_task(
     rng: np.random.Generator, dataset: FewShotDataset, split: str, classes: int, examples: int
 ) -> np.ndarray:
-    """Draw ``classes`` classes of a split and ``examples`` images of each, all distinct.
+    """Draw ``classes`` classes of a split and ``examples`` images per class, all distinct.
 
     Args:
-        rng: Random generator; advanced.
+        rng: Random generator, which is advanced.
         dataset: Data set to draw from.
         split: Name of the split.
-        classes: Number of classes N; the label of a class is its place in the draw, 0 … N − 1.
-        examples: Number of images of each class.
+        classes: Number of classes N. The label of a class is its position in the draw, 0 … N − 1.
+        examples: Number of images per class.
 
     Returns:
         int32 [classes, examples], rows of ``dataset.images``.
 
     Raises:
-        ValueError: The split has fewer classes, or a drawn class fewer images.
+        ValueError: The split has too few classes, or a drawn class has too few images.
     """
     class_ids = rng.choice(dataset.splits[split], size=classes, replace=False)
     starts, ends = dataset.class_offsets[class_ids], dataset.class_offsets[class_ids + 1]
@@ -223,25 +223,26 @@ def sample_task(
 def mini_batches(
     rng: np.random.Generator, num_examples: int, batch: int, steps: int, *, replacement: bool
 ) -> np.ndarray:
-    """Deal the examples of a task out in mini-batches.
+    """Divide the examples of a task into mini-batches.
 
-    Without replacement (the paper's way) the examples are shuffled, dealt out, and shuffled again
-    when they run out. A mini-batch may straddle two passes (25 examples, batch 15: the second
-    mini-batch is 10 of the first pass and 5 of the second) and may then hold an example twice.
-    With replacement every mini-batch is a fresh draw of distinct examples.
+    Without replacement (as in the paper), the examples are shuffled, used in that order, and
+    shuffled again when they run out. A mini-batch may span two passes and may then contain an
+    example twice: with 25 examples and batches of 15, the second mini-batch takes 10 examples of
+    the first pass and 5 of the second. With replacement, every mini-batch is an independent draw
+    of distinct examples.
 
     Args:
-        rng: Random generator; advanced.
+        rng: Random generator, which is advanced.
         num_examples: Number of examples of the task, at least 1.
         batch: Size of a mini-batch, at least 1.
         steps: Number of mini-batches, at least 0.
-        replacement: Whether to draw each mini-batch afresh.
+        replacement: Whether to draw each mini-batch independently.
 
     Returns:
         int32 [steps, batch], each entry in 0 … num_examples − 1.
 
     Raises:
-        ValueError: With replacement, ``batch`` is above ``num_examples``.
+        ValueError: With replacement, ``batch`` is greater than ``num_examples``.
     """
     if replacement:
         if batch > num_examples:
@@ -264,12 +265,12 @@ def training_tasks(
 ) -> TrainingTasks:
     """Draw the tasks of one meta-iteration.
 
-    With a shared tail the last mini-batch, which FOMAML and MAML single out, is dealt like the
-    others. With a separate tail (``spec.tail`` = S) the last step sees exactly S examples per
+    With a shared tail, the last mini-batch, which FOMAML and MAML treat differently, is drawn like
+    the others. With a separate tail (``spec.tail`` = S), the last step sees exactly S examples per
     class, which the other steps never see (paper, Sec. 6.3).
 
     Args:
-        rng: Random generator; advanced.
+        rng: Random generator, which is advanced.
         dataset: Data set to draw from.
         spec: Shape of a training task.
         count: Number of tasks, the meta-batch.
@@ -279,12 +280,12 @@ def training_tasks(
     steps, last = [], []
     for _ in range(count):
         rows = sample_task(rng, dataset, split, spec.classes, spec.shots)
-        images, labels = _labelled(rows[:, tail:])
+        images, labels = _labeled(rows[:, tail:])
         num_steps = spec.steps - (1 if tail else 0)
         dealt = mini_batches(rng, len(images), spec.batch, num_steps, replacement=spec.replacement)
         steps.append(MiniBatches(images[dealt], labels[dealt]))
         if tail:
-            images, labels = _labelled(rows[:, :tail])
+            images, labels = _labeled(rows[:, :tail])
             last.append(MiniBatches(images[None], labels[None]))
     seeds = task_seeds(rng, count)
     return TrainingTasks(_stacked(steps), _stacked(last) if tail else None, seeds)
@@ -295,8 +296,9 @@ def evaluation_tasks(
 ) -> EvaluationTasks:
     """Draw evaluation tasks number ``positions`` of a stream.
 
-    A task is classes × (shots + queries) images; the last of each class are held out as queries
-    (paper, Sec. 6.1, with one). Task number i is the same however the tasks are grouped into calls.
+    A task has classes × (shots + queries) images. The last images of each class are held out as
+    queries (one per class in the paper, Sec. 6.1). Task number i is the same however the tasks are
+    grouped into calls.
 
     Args:
         seed: Seed of the evaluation.
@@ -311,7 +313,7 @@ def evaluation_tasks(
     for position in positions:
         rng = random_stream(seed, stream, split_number, position)
         rows = sample_task(rng, dataset, split, spec.classes, spec.shots + spec.queries)
-        images, labels = _labelled(rows[:, : spec.shots])
+        images, labels = _labeled(rows[:, : spec.shots])
         dealt = mini_batches(rng, len(images), spec.batch, spec.steps, replacement=spec.replacement)
         steps.append(MiniBatches(images[dealt], labels[dealt]))
         supports.append(images)
@@ -325,7 +327,7 @@ def _permutations(rng: np.random.Generator, count: int, length: int) -> np.ndarr
     return rng.permuted(ordered, axis=1)
 
 
-def _labelled(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _labeled(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """[classes, examples] → images and labels, each int32 [classes · examples]."""
     labels = np.repeat(np.arange(rows.shape[0], dtype=np.int32), rows.shape[1])
     return rows.ravel(), labels

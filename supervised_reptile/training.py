@@ -16,7 +16,7 @@ class LinearDecay:
 
     Attributes:
         start: ε of meta-iteration 0, at least 0.
-        final: ε that is reached at the end of the run, at least 0.
+        final: ε at the end of the run, at least 0.
         iterations: N, the number of meta-iterations, at least 1.
     """
 
@@ -25,9 +25,9 @@ class LinearDecay:
     iterations: int
 
     def __call__(self, iteration: int) -> float:
-        """ε of a meta-iteration, counted from 0."""
+        """Return ε of a meta-iteration, counted from 0."""
         if self.start == self.final:
-            return self.start  # whatever the number of meta-iterations, to the last bit
+            return self.start  # the same bits for any number of meta-iterations
         done = iteration / self.iterations
         return done * self.final + (1 - done) * self.start
 
@@ -44,20 +44,20 @@ def meta_train(
 ) -> Iterator[tuple[int, float, float]]:
     """Train, one meta-iteration after another.
 
-    Each draws its tasks from a random stream of its own, so that training may stop after any of
-    them and continue later with the same bits.
+    Each meta-iteration draws its tasks from its own random stream. Training may therefore stop
+    after any of them and continue later with the same bits.
 
     Args:
-        learner: The learner, which holds φ and the inner optimizer's state.
+        learner: The learner to train. It holds φ and the inner optimizer's state.
         dataset: Data set whose ``"train"`` split the tasks are drawn from.
         spec: Shape of a training task.
-        iterations: Numbers of the meta-iterations to run.
-        meta_batch: n, tasks per meta-iteration, at least 1.
+        iterations: The meta-iterations to run.
+        meta_batch: n, number of tasks per meta-iteration, at least 1.
         meta_step: ε as a function of the meta-iteration, e.g. :class:`LinearDecay`.
         seed: Seed of the tasks, at least 0.
 
     Yields:
-        After each meta-iteration: its number, its ε, and the inner loss per example.
+        The number of each meta-iteration, its ε, and its inner loss per example.
     """
     for i in iterations:
         tasks = training_tasks(random_stream(seed, "training", i), dataset, spec, meta_batch)

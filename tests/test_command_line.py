@@ -108,9 +108,9 @@ def test_types_of_a_programs_own_flags():
         "data_dir": "d",
     }
     for line, message in (
-        ("--seeds=a", "flag --seeds=a: must be integers with commas between them"),
-        ("--seeds=0.5", "flag --seeds=0.5: must be integers with commas between them"),
-        ("--rates=0,a", "flag --rates=0,a: must be numbers with commas between them"),
+        ("--seeds=a", "flag --seeds=a: must be integers separated by commas"),
+        ("--seeds=0.5", "flag --seeds=0.5: must be integers separated by commas"),
+        ("--rates=0,a", "flag --rates=0,a: must be numbers separated by commas"),
         ("--progress=maybe", "flag --progress=maybe: must be true or false"),
         ("--layout=c", "flag --layout=c: value should be one of <a|b>"),
     ):
@@ -138,7 +138,7 @@ def test_help_of_a_programs_own_flags():
     values = absl_flags.FlagValues()
     define_own_flags(OWN, values)
     text = help_text(values, "Serves ``pages``.")
-    assert text.startswith("Serves pages.\n\nIn the names of flags, dashes")
+    assert text.startswith("Serves pages.\n\nIn flag names, dashes")
     for line in (
         "  --port                  TCP port. Default: 8000.",
         "  --row                   Rows.",
@@ -163,7 +163,7 @@ def test_help_of_a_programs_own_flags():
             ["--data_dir=d"],
             KeyboardInterrupt(),
             130,
-            "stopped: interrupted; what was saved is intact",
+            "stopped: interrupted; saved files are intact",
         ),
     ],
 )

@@ -179,8 +179,8 @@ OPTIMIZERS = "sgd, adam, rmsprop, adadelta, adagrad, adamax, adamw, ftrl, lion, 
         ),
         (
             {"foml_tail": 5},
-            "--foml_tail: needs --foml or --algorithm=maml: only they have a last mini-batch of"
-            " their own. Received: 5",
+            "--foml_tail: needs --foml or --algorithm=maml: only these treat the last mini-batch"
+            " separately. Received: 5",
         ),
         ({"foml_tail": 0, "algorithm": "fomaml"}, "--foml_tail: must be at least 1. Received: 0"),
         (
@@ -243,7 +243,7 @@ OPTIMIZERS = "sgd, adam, rmsprop, adadelta, adagrad, adamax, adamw, ftrl, lion, 
         ),
         (
             {"step_weights": (0.0, 1.0), "inner_iters": 2, "algorithm": "fomaml"},
-            "--step_weights: needs --algorithm=reptile: the others have weights of their own."
+            "--step_weights: needs --algorithm=reptile: the other algorithms have fixed weights."
             " Received: (0.0, 1.0)",
         ),
         (
@@ -473,7 +473,7 @@ def test_each_setting_is_documented_from_its_own_line(kind):
         assert item.metadata["text"] in text
         rule = item.metadata["rule"]
         assert rule is None or f"Must {rule.words.removeprefix('must ')}." in text
-    assert text.endswith("Raises: ConfigError: If a value breaks its rule.")
+    assert text.endswith("Raises: ConfigError: A value breaks its rule.")
 
 
 def test_documentation_states_the_papers_values():

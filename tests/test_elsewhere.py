@@ -1,4 +1,4 @@
-"""A trained model where this package is not: one behaviour however called, and fine-tuning."""
+"""A trained model where this package is not: one behavior however called, and fine-tuning."""
 
 import os
 import platform

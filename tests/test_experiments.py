@@ -111,7 +111,7 @@ def test_test_tasks_are_the_same_for_every_learner():
     [
         (
             {"algorithms": "reptile,anil"},
-            "--algorithms: must be of random, maml, reptile, fomaml, joint, with commas between. "
+            "--algorithms: must be of random, maml, reptile, fomaml, joint, separated by commas. "
             "Received: 'reptile,anil'",
         ),
         ({"meta_iters": 0}, "--meta_iters: must be at least 1. Received: 0"),

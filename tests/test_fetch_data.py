@@ -205,7 +205,7 @@ def test_misnamed_and_foreign_parts_are_named(archives: Path, tmp_path: Path) ->
         (b"", "does not decode"),
         (png(1)[:90], "does not decode"),
         (png(1, size=(28, 28)), "must be 105x105.*Received: 28x28, mode 1"),
-        (png(1, mode="L"), "must be .* one bit a pixel. Received: 105x105, mode L"),
+        (png(1, mode="L"), "must be .* one bit per pixel. Received: 105x105, mode L"),
     ],
 )
 def test_damaged_image_is_named(

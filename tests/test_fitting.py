@@ -305,7 +305,7 @@ BAD_SOURCES = {
         (X, Z, X)
     ]
     * 3,
-    "tasks of one meta-batch must be of equal shapes. Received: [(8, 2), (8, 1), None, None] and "
+    "tasks in one meta-batch must have equal shapes. Received: [(8, 2), (8, 1), None, None] and "
     "[(7, 2), (7, 1), None, None]": [(X, Z), (X, Z), (X[1:], Z[1:])],
 }
 

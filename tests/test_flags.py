@@ -203,8 +203,8 @@ def test_shorthands():
         ),
         (
             "--foml-tail 5",
-            "--foml_tail: needs --foml or --algorithm=maml: only they have a last mini-batch of"
-            " their own. Received: 5",
+            "--foml_tail: needs --foml or --algorithm=maml: only these treat the last mini-batch"
+            " separately. Received: 5",
         ),
         (
             "--outer-optimizer adam",
@@ -231,7 +231,7 @@ def test_contradictions(line, message):
         ("--transductive=maybe", "flag --transductive=maybe: must be true or false"),
         (
             "--step-weights=0,a",
-            "flag --step_weights=0,a: must be numbers with commas between them",
+            "flag --step_weights=0,a: must be numbers separated by commas",
         ),
         ("--shots abc", "flag --shots=abc: invalid literal for int() with base 10: 'abc'"),
         ("--dataset cifar", "flag --dataset=cifar: value should be one of <omniglot|glyphs>"),
@@ -494,6 +494,6 @@ def test_help_flag(script):
     for flag in ("--help", "-h", "--shots 25 --helpshort", "--no-such-flag --help"):
         result = script(flag)
         assert result.returncode == 0
-        assert result.stdout.startswith("Trains Reptile.\n\nFlags not given take")
+        assert result.stdout.startswith("Trains Reptile.\n\nFlags that are not given take")
         assert "\nOuter update:\n" in result.stdout
     assert "--[no]resume" in script("--helpfull").stdout

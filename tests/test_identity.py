@@ -29,7 +29,7 @@ VERSION_0_1 = {
 def small(monkeypatch):
     """Mini-ImageNet with a few of its classes, of four images."""
     monkeypatch.setattr(miniimagenet, "CLASSES", fixtures.CLASSES)
-    monkeypatch.setattr(miniimagenet, "IMAGES_A_CLASS", fixtures.PER_CLASS)
+    monkeypatch.setattr(miniimagenet, "IMAGES_PER_CLASS", fixtures.PER_CLASS)
 
 
 def load(name, data_dir, image_size=10, **options):

@@ -1,4 +1,4 @@
-"""The networks against a forward pass written out in NumPy, and one behaviour however called."""
+"""The networks against a forward pass written out in NumPy, and one behavior however called."""
 
 import sys
 import textwrap
@@ -110,7 +110,7 @@ def test_normalization_equals_numpy_on_odd_shapes():
     np.testing.assert_allclose(np.ravel(y), [-0.9995004, 0.9995004], rtol=1e-6)
 
 
-# ----------------------------------------------------------------------- one behaviour only
+# ----------------------------------------------------------------------- one behavior only
 
 
 def run_in_a_fresh_process(model_path, images, answers):

@@ -37,7 +37,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 def small(monkeypatch):
     """Mini-ImageNet with a few of its classes, of four images."""
     monkeypatch.setattr(miniimagenet_contents, "CLASSES", fixtures.CLASSES)
-    monkeypatch.setattr(miniimagenet_contents, "IMAGES_A_CLASS", fixtures.PER_CLASS)
+    monkeypatch.setattr(miniimagenet_contents, "IMAGES_PER_CLASS", fixtures.PER_CLASS)
 
 
 def store_in(data_dir, name="miniimagenet", size=84, resize="nearest"):
@@ -169,7 +169,7 @@ def test_a_listed_picture_that_is_not_there(layout, small, tmp_path, monkeypatch
     root = fixtures.LAYOUTS[layout](tmp_path / "source")
     with (root / "train.csv").open("a") as file:
         file.write("n0153282900000099.jpg,n01532829\n")
-    monkeypatch.setattr(miniimagenet_contents, "IMAGES_A_CLASS", fixtures.PER_CLASS + 1)
+    monkeypatch.setattr(miniimagenet_contents, "IMAGES_PER_CLASS", fixtures.PER_CLASS + 1)
     assert_refused(
         root, tmp_path / "data", "1 of the 29 images", "n0153282900000099.jpg is missing"
     )
@@ -178,14 +178,14 @@ def test_a_listed_picture_that_is_not_there(layout, small, tmp_path, monkeypatch
 def test_lists_that_are_none(small, tmp_path):
     root = fixtures.write_lists(tmp_path / "source")
     (root / "val.csv").write_text("filename,label\n../../etc/passwd,n01855672\n")
-    assert_refused(root, tmp_path / "data", "val.csv is no list of pictures: unexpected line")
+    assert_refused(root, tmp_path / "data", "val.csv is not a list of pictures: unexpected line")
 
 
 def test_an_imagenet_tar_without_lists(small, tmp_path):
     root = fixtures.write_imagenet(tmp_path / "source")
     for path in root.glob("*.csv"):
         path.unlink()
-    assert_refused(root, tmp_path / "data", "put train.csv, val.csv and test.csv beside it")
+    assert_refused(root, tmp_path / "data", "put train.csv, val.csv and test.csv next to it")
 
 
 # ------------------------------------------------------------------------- damaged pictures
@@ -479,7 +479,7 @@ def test_a_changed_source_is_noticed(own, tmp_path, capsys):
     path = own / "train/n01532829/n01532829_0.JPEG"
     path.write_bytes(fixtures.encoded(fixtures.pixels("n00000001", 1)))
     images = load_own(tmp_path).images
-    assert "not as it was when it was prepared; preparing it again" in capsys.readouterr().err
+    assert "has changed since it was prepared; preparing it again" in capsys.readouterr().err
     np.testing.assert_array_equal(images[0], fixtures.pixels("n00000001", 1))
     (own / "train/n01532829/n01532829_3.JPEG").unlink()
     assert len(load_own(tmp_path).images) == 27

@@ -191,7 +191,7 @@ def test_what_was_finished_is_in_the_table_whatever_became_of_the_rest(
 def test_wrong_usage_is_told_in_one_line(capsys):
     assert reproduce("--seeds", "one") == 2
     assert capsys.readouterr().err == (
-        "reproduce.py: error: flag --seeds=one: must be integers with commas between them\n"
+        "reproduce.py: error: flag --seeds=one: must be integers separated by commas\n"
     )
 
 
@@ -248,7 +248,7 @@ def test_two_seeds_side_by_side_are_stopped_and_go_on(prepared_omniglot, tmp_pat
     process.send_signal(signal.SIGTERM)
     errors = process.communicate(timeout=120)[1]
     assert process.returncode == 128 + signal.SIGTERM, errors
-    assert "what was done is saved; the same command goes on" in errors
+    assert "finished work is saved; the same command continues" in errors
     saved = [
         int(path.stem.removeprefix("ckpt-")) for run in runs for path in run.glob("ckpt-*.index")
     ]

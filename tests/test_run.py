@@ -274,7 +274,7 @@ def test_ctrl_c_and_sigterm_save_and_say_how_to_go_on(start, uninterrupted, tmp_
         *_, last_line = process.output().splitlines()
         assert last_line == (
             f"run_tiny.py: stopped after {first} of {ITERATIONS} meta-iterations and "
-            "saved; the same command goes on from here"
+            "saved; the same command resumes from here"
         )
         assert "Traceback" not in process.output()
     process = start(tmp_path)

@@ -102,7 +102,7 @@ def test_the_figure_of_a_task(finished, capsys, monkeypatch):
     assert f"{path.relative_to(folder)}: accuracy " in capsys.readouterr().out
     figure = np.asarray(Image.open(path).convert("RGB"))
     assert min(figure.shape[:2]) > 300
-    # The labelled image of the first class is in it, enlarged.
+    # The labeled image of the first class is in it, enlarged.
     assert len(np.unique(figure.reshape(-1, 3), axis=0)) > 400
     draw(arguments[0], "--split=all", code=1)
     assert "--split: must be one of train, validation, test" in capsys.readouterr().err

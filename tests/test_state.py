@@ -180,7 +180,7 @@ def test_fused_update_is_keras_own_to_the_last_slot(name):
     """Weights, slots and step count after every one of 12 steps, on one flat variable each.
 
     The kernel takes 1 − β2 in float32, which for 0.999 is 1.3e-5 (relative) off what Keras takes
-    in float64: that much the second moments may differ, and the way travelled by half of it.
+    in float64: that much the second moments may differ, and the way traveled by half of it.
     """
     build, shape = FUSED[name], [(40,)]
     fast, theirs = FastWeights(variables(shape), build()), build()

@@ -330,7 +330,7 @@ def test_what_is_left_out_is_reported(tmp_path, capsys):
         "3 left out, broken links: train/gone; train/n01532829/circle.png; train/n01532829/gone",
         "1 left out, special files: train/n01532829/pipe.png",
         "1 left out, folders with the name of an image: train/n01532829/folder.png",
-        "files that are no images were left out: 1 .t\\x07",
+        "files that are not images were left out: 1 .t\\x07",
     ):
         assert any(phrase in line for line in lines), phrase
     assert all(line.startswith("warning: ") and line.isprintable() for line in lines)
@@ -468,7 +468,7 @@ def test_other_formats_are_refused_by_name(content, kind):
 
 
 def png_of(width, height):
-    """A sound PNG of one bit a pixel, all paper."""
+    """A sound PNG of one bit per pixel, all paper."""
 
     def chunk(name, data):
         checksum = struct.pack(">I", zlib.crc32(name + data))

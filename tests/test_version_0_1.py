@@ -60,7 +60,7 @@ def test_it_goes_on_from_its_checkpoint_to_the_same_end_and_beyond(old, capsys):
         path.unlink()
     (directory / "results.json").unlink()
     accuracies = run(config)
-    assert "going on from meta-iteration 6 of 12" in capsys.readouterr().out
+    assert "resuming from meta-iteration 6 of 12" in capsys.readouterr().out
     ours, theirs = saved(directory), saved(OLD)
     assert ours.keys() == theirs.keys()
     for name, value in ours.items():  # other threads or another processor round otherwise

@@ -1,14 +1,15 @@
-"""The command line of every program, on absl's flags.
+"""The command line of every program, built on absl's flags.
 
-A program states its flags in a table and starts with one call:
+A program lists its flags in a table and starts with one call:
 
     def serve(port: int) -> None: ...
 
     def main(argv: Sequence[str] | None = None) -> NoReturn:
         run_program(serve, {"port": Flag(8000, "TCP port.")}, argv, "Serves the pages.")
 
-`--data-dir` and `--data_dir` are one flag, `--help` and `--version` answer and exit, a user's
-mistake is one line. The flags of each program are a `FlagValues` of its own, not absl's global one.
+``--data-dir`` and ``--data_dir`` are the same flag. ``--help`` and ``--version`` print their answer
+and exit. A user's mistake is reported in one line. Each program has its own ``FlagValues`` instead
+of absl's global one.
 """
 
 import re
@@ -30,22 +31,22 @@ FLAG_FILES = Path(__file__).resolve().parents[1] / "configs"
 
 _OWN = "This program"
 _GROUP = "group"
-"""Attribute that we add to absl's flags: the heading of `--help` that a flag is listed under."""
-# A flag, with or without a value; a flag file may put a blank between the two.
+"""Attribute that we add to absl's flags: the heading of a flag in ``--help``."""
+# A flag, with or without a value; in a flag file a space may separate the two.
 _FLAG = re.compile(r"--?(?P<name>[A-Za-z][\w-]*)((=|\s+)(?P<value>.*))?", re.DOTALL)
-# The flags belong to the program that asks for them, which is where absl lists them.
+# The flags belong to the calling program, so absl lists them there.
 flags.disclaim_key_flags()
 
 
 class Flag(NamedTuple):
-    """A flag of a program of its own.
+    """A flag of one program.
 
     Args:
-        default: value of a flag that is not given.
-        text: its meaning, for `--help`, which adds the default.
-        kind: a key of `DEFINERS`; by default the type of the default value.
-        choices: the values allowed, of a str.
-        required: whether the flag must be given.
+        default: Value if the flag is not given.
+        text: Its meaning, for ``--help``, which adds the default.
+        kind: A key of ``DEFINERS``. Default: the type of the default value.
+        choices: Allowed values of a str.
+        required: Whether the flag must be given.
     """
 
     default: Any
@@ -56,15 +57,15 @@ class Flag(NamedTuple):
 
 
 class _NumbersParser(flags.ArgumentParser):
-    """Numbers with commas between them."""
+    """Parses numbers separated by commas."""
 
     def __init__(self, kind: type, what: str) -> None:
         super().__init__()
         self._kind = kind
-        self.syntactic_help = f"{what} with commas between them"
+        self.syntactic_help = f"{what} separated by commas"
 
     def parse(self, argument: str | tuple[float, ...]) -> tuple[float, ...]:
-        """Returns the numbers, or raises ValueError."""
+        """Return the numbers, or raise ``ValueError``."""
         if not isinstance(argument, str):
             return argument
         try:
@@ -74,10 +75,10 @@ class _NumbersParser(flags.ArgumentParser):
 
 
 class _SwitchParser(flags.BooleanParser):
-    """True or false, with an error of one line."""
+    """Parses true or false, with a one-line error."""
 
     def parse(self, argument: str | int | bool) -> bool:
-        """Returns the value, or raises ValueError."""
+        """Return the value, or raise ``ValueError``."""
         try:
             return super().parse(argument)
         except ValueError:  # whose own message is a Python tuple
@@ -88,11 +89,11 @@ class _Answer(flags.BooleanFlag):
     """A switch that prints a text and ends the program, such as --help."""
 
     def __init__(self, name: str, answer: Callable[[], str], short_name: str | None) -> None:
-        super().__init__(name, False, f"Prints the {name} and exits.", short_name)
+        super().__init__(name, False, f"Print the {name} and exit.", short_name)
         self._answer = answer
 
     def parse(self, argument: str | bool) -> None:
-        """Prints the answer and exits if the switch is on."""
+        """Print the answer and exit if the switch is on."""
         super().parse(argument)
         if self.value:
             print(self._answer(), flush=True)
@@ -124,17 +125,17 @@ DEFINERS: dict[Any, Callable[..., Any]] = {
     str: flags.DEFINE_string,
     list[str]: flags.DEFINE_multi_string,  # --row=a --row=b
 }
-"""Type of a flag -> what defines it: called with name, default and text, and flag_values=…"""
+"""Function that defines a flag of each type, from its name, default, text and ``flag_values``."""
 
 
 def define_own_flags(
     definitions: Mapping[str, Flag | tuple[Any, str]], flag_values: flags.FlagValues = flags.FLAGS
 ) -> None:
-    """Defines flags of a program's own, which --help lists after all others.
+    """Define the flags of one program, which ``--help`` lists after all others.
 
     Args:
-        definitions: name of each flag -> `Flag`, or a pair of its default and its meaning.
-        flag_values: where to define them; absl's global flags by default.
+        definitions: A ``Flag``, or a pair of default and meaning, for the name of each flag.
+        flag_values: Where to define them. Default: absl's global flags.
     """
     for name, definition in definitions.items():
         flag = Flag(*definition)
@@ -146,7 +147,7 @@ def define_own_flags(
             if kind is tuple:
                 kind = types.GenericAlias(tuple, (type(flag.default[0]), ...))
             DEFINERS[kind](name, flag.default, text, flag_values=flag_values)
-        flag_values[name].help = text  # absl adds to that of a list
+        flag_values[name].help = text  # absl extends the help of a list
     group_flags(_OWN, definitions, flag_values)
 
 
@@ -158,19 +159,19 @@ def _default_text(default: Any) -> str:
 
 
 def group_flags(group: str, names: Iterable[str], flag_values: flags.FlagValues) -> None:
-    """Puts those of the named flags that are defined under a heading of `--help`."""
+    """Put the named flags, as far as they are defined, under a heading of ``--help``."""
     for name in names:
         if name in flag_values:
             setattr(flag_values[name], _GROUP, group)
 
 
 def own_values(flag_values: flags.FlagValues = flags.FLAGS) -> dict[str, Any]:
-    """Returns the values of the flags that `define_own_flags` defined, by name."""
+    """Return the values of the flags that ``define_own_flags`` defined, by name."""
     return {name: flag_values[name].value for name in _groups(flag_values).get(_OWN, ())}
 
 
 def _groups(flag_values: flags.FlagValues) -> dict[str, list[str]]:
-    """Heading -> names of the flags under it, as they were defined; a program's own come last."""
+    """Return the names of the flags under each heading; a program's own flags come last."""
     groups: dict[str, list[str]] = {}
     for name in flag_values:
         if group := getattr(flag_values[name], _GROUP, None):
@@ -181,11 +182,11 @@ def _groups(flag_values: flags.FlagValues) -> dict[str, list[str]]:
 
 
 def _respelled(words: Sequence[str], flag_values: flags.FlagValues) -> Iterator[str]:
-    """Yields the words with every flag spelt as it is defined, for absl to parse.
+    """Yield the words with every flag in its defined spelling, for absl to parse.
 
-    `--inner-batch`, `-inner-batch` and the flag file's line `--inner-batch 5` become the flag
-    `inner_batch`, and `--no-transductive` becomes `--notransductive`. The word after a flag that
-    takes a value is that value, whatever it looks like.
+    ``--inner-batch``, ``-inner-batch`` and the line ``--inner-batch 5`` of a flag file become the
+    flag ``inner_batch``, and ``--no-transductive`` becomes ``--notransductive``. The word after a
+    flag that takes a value is that value, even if it looks like a flag.
     """
     is_value = False
     for word in words:
@@ -203,14 +204,14 @@ def _respelled(words: Sequence[str], flag_values: flags.FlagValues) -> Iterator[
 
 
 def flag_file(name: str) -> str:
-    """Returns the path of a flag file.
+    """Return the path of a flag file.
 
     Args:
-        name: path of a file or, where there is no such file, the name of one of the package's:
+        name: Path of a file or, if there is no such file, the name of a file in the package:
             "quickstart", "quickstart.cfg" or "configs/quickstart.cfg".
 
     Raises:
-        ConfigError: If there is none.
+        ConfigError: There is no such file.
     """
     path = Path(name).expanduser()
     if path.is_file():
@@ -224,7 +225,7 @@ def flag_file(name: str) -> str:
 
 
 def _with_flag_files(words: Sequence[str], flag_values: flags.FlagValues) -> list[str]:
-    """Returns the words with the lines of each --flagfile in its place."""
+    """Replace each ``--flagfile`` with the lines of its file."""
     words = list(words)
     for i, word in enumerate(words):
         flag, equals, name = word.partition("=")
@@ -244,20 +245,20 @@ def parse_flags(
     description: str | None = None,
     operands: Sequence[str] = (),
 ) -> list[str]:
-    """Parses the command line; `--help` and `--version` print their answer and exit.
+    """Parse the command line; ``--help`` and ``--version`` print their answer and exit.
 
     Args:
-        argv: the program's name and its arguments.
-        flag_values: the flags to set.
-        description: what `--help` says first; the docstring of the program by default.
-        operands: names of flags that are also given without their name, in this order.
+        argv: The program's name and its arguments.
+        flag_values: The flags to set.
+        description: Text at the top of ``--help``. Default: the docstring of the program.
+        operands: Names of flags that may also be given without their name, in this order.
 
     Returns:
-        list of str, the program's name alone.
+        A list with only the program's name.
 
     Raises:
-        absl.flags.Error: If a flag is unknown or its value malformed, or an argument is no flag.
-        ConfigError: If there is no such flag file.
+        absl.flags.Error: A flag is unknown, its value is malformed, or an argument is not a flag.
+        ConfigError: There is no such flag file.
     """
     program, *words = argv
     answers = {"help": lambda: help_text(flag_values, description), "version": _version}
@@ -272,15 +273,15 @@ def parse_flags(
             if short and short in flag_values:
                 short = None
             flags.DEFINE_flag(_Answer(name, answers[answer], short), flag_values)
-    flag_values.set_gnu_getopt()  # operands may stand anywhere
+    flag_values.set_gnu_getopt()  # operands may appear anywhere
     words = list(_respelled(_with_flag_files(words, flag_values), flag_values))
     try:
         _, *rest = flag_values([program, *words])
         for name, value in zip(operands, rest, strict=False):
             flag_values[name].parse(value)
-    except ValueError as error:  # What absl makes of --notransductive=1.
+    except ValueError as error:  # absl's error for --notransductive=1
         raise flags.Error(str(error)) from error
-    except RecursionError as error:  # where it looks for flags that are spelt alike
+    except RecursionError as error:  # in the search for flags with a similar spelling
         raise flags.Error("an argument is far too long to be a flag") from error
     if surplus := rest[len(operands) :]:
         most = "every argument is a --flag" if not operands else "there are too many"
@@ -295,24 +296,24 @@ def _version() -> str:
 
 
 def help_text(flag_values: flags.FlagValues = flags.FLAGS, description: str | None = None) -> str:
-    """Returns what `--help` prints: every flag by group, with meaning, range and defaults.
+    """Return the text of ``--help``: every flag by group, with meaning, range and defaults.
 
     Args:
-        flag_values: the flags.
-        description: what it says first; the docstring of the program by default.
+        flag_values: The flags.
+        description: Text at the top. Default: the docstring of the program.
     """
     text = description or sys.modules["__main__"].__doc__ or ""
     parts = [text.replace("``", "").strip() + "\n"] if text else []
     groups = _groups(flag_values)
     if not groups:
         return text.strip()
-    parts.append("In the names of flags, dashes and underscores are the same.")
+    parts.append("In flag names, dashes and underscores are equivalent.")
     for group, names in groups.items():
         parts.append(f"\n{group if len(groups) > 1 else 'Flags'}:")
         for name in names:
             switch = f"--[no]{name}" if flag_values[name].boolean else f"--{name}"
             parts.extend(_help_lines(switch, flag_values[name].help))
-    flag_files = "Read flags from a file, or from one of the package's, such as quickstart."
+    flag_files = "Read flags from a file, or from one in the package, such as quickstart."
     parts += ["", *_help_lines("--flagfile", flag_files)]
     parts += _help_lines("--version", "Print the version of the package.")
     return "\n".join(parts)
@@ -331,17 +332,18 @@ def run_main(
     description: str | None = None,
     operands: Sequence[str] = (),
 ) -> NoReturn:
-    """Parses the flags, runs `main` and exits.
+    """Parse the flags, run ``main`` and exit.
 
-    A `UserError` ends in one line, `run_omniglot.py: error: ...`, and its exit code; what absl
-    says of a flag likewise, with exit code 2, and what the operating system says, with 1.
+    A ``UserError`` is printed in one line, ``run_omniglot.py: error: ...``, and sets the exit code.
+    Errors of absl are printed in the same way with exit code 2, those of the operating system with
+    exit code 1.
 
     Args:
-        main: called with the program's name in a list; its return value is the exit code.
-        argv: the program's name and its arguments; `sys.argv` by default.
-        flag_values: the flags of the program; absl's global flags by default.
-        description: what `--help` says first; the docstring of the program by default.
-        operands: names of flags that are also given without their name, in this order.
+        main: Called with a list that contains the program's name. Returns the exit code.
+        argv: The program's name and its arguments. Default: ``sys.argv``.
+        flag_values: The flags of the program. Default: absl's global flags.
+        description: Text at the top of ``--help``. Default: the docstring of the program.
+        operands: Names of flags that may also be given without their name, in this order.
     """
     argv = sys.argv if argv is None else argv
     program = Path(argv[0]).name
@@ -361,7 +363,7 @@ def run_main(
         sys.exit(getattr(error, "exit_code", 1 if isinstance(error, OSError) else 2))
     except KeyboardInterrupt:
         line = "\n" if sys.stderr.isatty() else ""  # the terminal shows ^C
-        sys.stderr.write(f"{line}{program}: stopped: interrupted; what was saved is intact\n")
+        sys.stderr.write(f"{line}{program}: stopped: interrupted; saved files are intact\n")
         sys.exit(130)
     sys.exit(code)
 
@@ -373,14 +375,14 @@ def run_program(
     description: str | None = None,
     operands: Sequence[str] = (),
 ) -> NoReturn:
-    """Runs a program with flags of its own, as `run_main` does.
+    """Run a program with its own flags, like ``run_main``.
 
     Args:
-        main: called with the value of each flag, by name; its return value is the exit code.
-        definitions: name of each flag -> `Flag`, or a pair of its default and its meaning.
-        argv: the program's name and its arguments; `sys.argv` by default.
-        description: what `--help` says first; the docstring of the program by default.
-        operands: names of flags that are also given without their name, in this order.
+        main: Called with the value of each flag, by name. Returns the exit code.
+        definitions: A ``Flag``, or a pair of default and meaning, for the name of each flag.
+        argv: The program's name and its arguments. Default: ``sys.argv``.
+        description: Text at the top of ``--help``. Default: the docstring of the program.
+        operands: Names of flags that may also be given without their name, in this order.
     """
     values = flags.FlagValues()
     define_own_flags(definitions, values)

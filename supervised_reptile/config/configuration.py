@@ -1,12 +1,12 @@
 """Configuration: what a run computes, checked before anything heavy is loaded.
 
-A `Config` says everything that changes the result of a run: the task, the inner loop, the outer
-update, the evaluation and the seed. `RunOptions` says where and how the run is carried out. Both
-are frozen, and both refuse impossible values when they are built, with one line that names the
-flag, the rule and what was received.
+A ``Config`` contains everything that changes the result of a run: the task, the inner loop, the
+outer update, the evaluation and the seed. ``RunOptions`` contains where and how to run. Both are
+frozen, and both refuse impossible values when they are built, with one line that names the flag,
+the rule and the received value.
 
-The numbers of the paper stand once, in `config.paper`. `paper_config` picks the column
-for a data set, its classes and its shots, and lays your own values over it:
+The numbers of the paper are only in ``config.paper``. ``paper_config`` selects the column for a
+data set, its classes and its shots, and replaces values with your own:
 
 >>> config = paper_config("omniglot", classes=5, shots=1, inner_batch=25)
 >>> config.inner.inner_batch, config.inner.inner_iters
@@ -35,19 +35,19 @@ from supervised_reptile.errors import ConfigError
 RESUME_MAY_CHANGE = frozenset({"eval_samples"})
 """Fields that may differ between a checkpoint and the run that resumes it.
 
-`eval_samples` is used after training only. Every other field shapes the trained weights or the
-learning curves, so a run that changes one is another run.
+``eval_samples`` is used only after training. Every other field affects the trained weights or the
+learning curves, so a run that changes one is a different run.
 """
 
 
 def check_task(task: TaskConfig, facts: DatasetFacts, queries: int = 1) -> None:
-    """Checks that a data set is large enough for a task.
+    """Check that a data set is large enough for a task.
 
-    `Config` does so with what `DATASETS` knows; a loader calls it again for data whose size is
-    known only once it is read.
+    ``Config`` does so with the sizes in ``DATASETS``. A loader calls it again for data whose size
+    is only known after reading them.
 
     Raises:
-        ConfigError: If a class has too few examples or a split too few classes.
+        ConfigError: A class has too few examples or a split has too few classes.
     """
     if facts.examples is not None:
         limit = f"must be at most {facts.examples}, the {facts.example}"
@@ -66,7 +66,7 @@ def check_task(task: TaskConfig, facts: DatasetFacts, queries: int = 1) -> None:
 
 
 def _way_out(task: TaskConfig, facts: DatasetFacts, name: str, most: int) -> str:
-    """Returns what to pass, where the value is a default that the user may never have seen."""
+    """Return a hint what to pass if the value is a default, which the user may not know."""
     column = facts.column(task.classes, task.shots)
     value = getattr(task, name)
     if value != column.default_values()[name]:
@@ -120,7 +120,7 @@ class Config(Checked):
             rule = f"must be less than train_shots ({task.train_shots})"
             require(tail < task.train_shots, "foml_tail", rule, tail)
         if not self.inner.replacement:
-            return  # A mini-batch larger than the task straddles two passes over it.
+            return  # A mini-batch larger than the task spans two passes over it.
         rule = "with --replacement, must be at most {}, the examples of {}"
         examples = task.classes * (task.train_shots - (tail or 0))
         rule_here = rule.format(examples, "a training task" + (" less its tail" if tail else ""))
@@ -131,15 +131,15 @@ class Config(Checked):
         require(self.eval.eval_batch <= examples, "eval_batch", rule_here, self.eval.eval_batch)
 
     def flat(self) -> dict[str, Any]:
-        """Returns every value under its flat name, in a fixed order."""
+        """Return every value under its flat name, in a fixed order."""
         sections = (dataclasses.asdict(getattr(self, name)) for name in SECTIONS)
         return {k: v for section in sections for k, v in section.items()} | {"seed": self.seed}
 
     def replace(self, **values: Any) -> Self:
-        """Returns a copy with flat names changed: `config.replace(inner_batch=25)`.
+        """Return a copy with flat names changed: ``config.replace(inner_batch=25)``.
 
         Raises:
-            ConfigError: If a name is unknown or the result cannot be run.
+            ConfigError: A name is unknown or the result is not valid.
         """
         return self._from_flat(self.flat() | _known(values))
 
@@ -152,11 +152,11 @@ class Config(Checked):
         return cls(**parts, seed=values["seed"])
 
     def differences(self, other: Self, ignore: Collection[str] = ()) -> list[str]:
-        """Returns a line "flag: old -> new" for each value of `other` that is not this one's.
+        """Return a line "flag: old -> new" for each value that differs in ``other``.
 
         Args:
-            other: `Config`, the newer one.
-            ignore: names to leave out, such as `RESUME_MAY_CHANGE`.
+            other: The newer configuration.
+            ignore: Names to leave out, such as ``RESUME_MAY_CHANGE``.
         """
         new = other.flat()
         return [
@@ -166,21 +166,21 @@ class Config(Checked):
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns nested plain values: {"task": {...}, ..., "seed": 0}."""
+        """Return nested plain values: ``{"task": {...}, ..., "seed": 0}``."""
         return dataclasses.asdict(self)
 
     def to_json(self) -> str:
-        """Returns `to_dict` as indented JSON."""
+        """Return ``to_dict`` as indented JSON."""
         return json.dumps(self.to_dict(), indent=2)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Builds the configuration that `to_dict` wrote.
+        """Build the configuration that ``to_dict`` wrote.
 
-        One without a section "model", as earlier versions wrote it, is of the paper's network.
+        Without a section "model", as in earlier versions, it has the paper's network.
 
         Raises:
-            ConfigError: If a key is unknown or missing, or the values cannot be run.
+            ConfigError: A key is unknown or missing, or the values are not valid.
         """
         optional = () if isinstance(data, Mapping) and "model" in data else ("model",)
         _check_keys("configuration", data, (*(s for s in SECTIONS if s not in optional), "seed"))
@@ -189,7 +189,7 @@ class Config(Checked):
         parts: dict[str, Any] = {}
         for name, kind in SECTIONS.items():
             expected = [item.name for item in fields(kind)]
-            # A setting with a default came later: older records lack it.
+            # Settings with a default were added later: older records lack them.
             later = [item.name for item in fields(kind) if item.default is not MISSING]
             _check_keys(f"configuration, section {name!r}", data[name], expected, later)
             parts[name] = kind(**data[name])
@@ -197,7 +197,7 @@ class Config(Checked):
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Builds the configuration that `to_json` wrote; raises `ConfigError` as `from_dict`."""
+        """Build the configuration that ``to_json`` wrote; raises the errors of ``from_dict``."""
         try:
             data = json.loads(text)
         except json.JSONDecodeError as error:
@@ -205,9 +205,9 @@ class Config(Checked):
         return cls.from_dict(data)
 
     def table(self) -> str:
-        """Returns the configuration as text, with the source of each value.
+        """Return the configuration as text, with the source of each value.
 
-        A value that is not the default for this task is marked "set by you", with that default.
+        A value that is not the default for this task is marked "set by you", with the default.
         """
         task = self.task
         column = dataset_facts(task.dataset).column(task.classes, task.shots)
@@ -226,7 +226,7 @@ class Config(Checked):
 
 
 def _network_of(task: Any) -> dict[str, Any]:
-    """Returns the paper's values of section "model" for what stands in section "task"."""
+    """Return the paper's values of section "model" for the data set in section "task"."""
     _check_keys("configuration, section 'task'", task, [f.name for f in fields(TaskConfig)])
     defaults = dataset_facts(TaskConfig(**task).dataset).columns[0].default_values()
     return {item.name: defaults[item.name] for item in fields(ModelConfig)}
@@ -255,7 +255,7 @@ def _known(values: dict[str, Any]) -> dict[str, Any]:
 FIELDS: dict[str, Any] = {
     item.name: item.type for kind in SECTIONS.values() for item in fields(kind)
 } | {"seed": int}
-"""Every hyper-parameter's name and type."""
+"""Name and type of every hyper-parameter."""
 
 
 def paper_config(
@@ -264,19 +264,19 @@ def paper_config(
     shots: int = ORIGINAL_DEFAULTS["shots"],
     **overrides: Any,
 ) -> Config:
-    """Returns the paper's configuration for a task, with your own values over it.
+    """Return the paper's configuration for a task, with some values replaced by your own.
 
     Args:
-        dataset: str, a key of `paper.DATASETS` or "folder:NAME". Omniglot and the glyphs use
-            Table 3 (its 20-way column from 20 classes on), Mini-ImageNet and folders of images
-            use Table 4 (its 1-shot column for 1 shot).
-        classes: int, N. Default 5.
-        shots: int, K. Default 5.
-        **overrides: flat names of hyper-parameters: `inner_batch=25`.
+        dataset: A key of ``paper.DATASETS`` or "folder:NAME". Omniglot and the glyphs use
+            Table 3 (the 20-way column for 20 or more classes). Mini-ImageNet and folders of images
+            use Table 4 (the 1-shot column for 1 shot).
+        classes: N, at least 2. Default: 5.
+        shots: K, at least 1. Default: 5.
+        **overrides: Hyper-parameters by their flat names: ``inner_batch=25``.
 
     Raises:
-        ConfigError: If a name is unknown, a value is out of range, or an outer optimizer other
-            than interpolation comes without a `meta_step` of its own.
+        ConfigError: A name is unknown, a value is out of range, or an outer optimizer other than
+            interpolation is given without ``meta_step``.
 
     Example:
         >>> paper_config("miniimagenet", shots=1).eval.eval_batch

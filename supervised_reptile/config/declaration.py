@@ -1,11 +1,12 @@
-"""How a setting is declared: one line states its meaning, its rule and its default.
+"""Declare a setting in one line, with its meaning, its rule and its default.
 
     @settings("Inner loop")
     class InnerConfig(Checked):
         inner_batch: int = setting("Examples in a training mini-batch.", at_least(1))
 
-The line is all there is. From it come the check of type and range with its message, the flag and
-its line in `--help`, and the class's documentation. The paper's values are in `config.paper`.
+This line is the only place. It gives the check of type and range with its message, the flag with
+its line in ``--help``, and the documentation of the class. The paper's values are in
+``config.paper``.
 """
 
 import dataclasses
@@ -23,11 +24,11 @@ from supervised_reptile.errors import ConfigError
 
 @dataclass(frozen=True)
 class Rule:
-    """What a value may be.
+    """A rule for a value.
 
     Args:
-        words: str, the rule as it follows the flag in a message: "must be at least 1".
-        holds: callable, value -> bool.
+        words: The rule in words, which follow the flag in a message: "must be at least 1".
+        holds: Function that returns whether a value obeys the rule.
     """
 
     words: str
@@ -35,12 +36,12 @@ class Rule:
 
 
 def at_least(low: int, note: str = "") -> Rule:
-    """Returns the rule for numbers from ``low`` on; ``note`` ends its words."""
+    """Return the rule for numbers of at least ``low``; ``note`` ends its words."""
     return Rule(f"must be at least {low}{note}", lambda value: value >= low)
 
 
 def one_of(known: Collection[str]) -> Rule:
-    """Returns the rule for a choice among names."""
+    """Return the rule for a choice among names."""
     return Rule(f"must be one of {', '.join(known)}", lambda value: value in known)
 
 
@@ -51,7 +52,7 @@ DIRECTORY = Rule("must name a directory", bool)
 
 
 def require(rule_holds: bool, name: str, rule: str, received: object) -> None:
-    """Raises a ``ConfigError`` of one line unless the rule holds for the flag ``name``."""
+    """Raise a one-line ``ConfigError`` unless the rule holds for the flag ``name``."""
     if not rule_holds:
         raise ConfigError(f"--{name}: {rule}. Received: {received!r}")
 
@@ -64,14 +65,14 @@ def setting(
     default_factory: Any = MISSING,
     shorthands: Mapping[str, str] | None = None,
 ) -> Any:
-    """Declares a field of a class with the decorator ``settings``.
+    """Declare a field of a class with the decorator ``settings``.
 
     Args:
-        text: str, its meaning in whole sentences, without the range and the paper's values.
-        rule: ``Rule`` for its value; ``None``: every value of its type.
-        default: its value when none is given; a setting without one must be given.
-        default_factory: callable that returns the default.
-        shorthands: mapping from a flag to the value that it stands for: ``{"sgd": "sgd"}``.
+        text: Its meaning in whole sentences, without the range and the paper's values.
+        rule: Rule for its value. ``None`` allows every value of its type.
+        default: Its default value. A setting without one is required.
+        default_factory: Function that returns the default.
+        shorthands: Flags that are short for a value: ``{"sgd": "sgd"}``.
     """
     about = {"text": text, "rule": rule, "shorthands": shorthands or {}}
     return field(default=default, default_factory=default_factory, metadata=about)
@@ -89,7 +90,7 @@ _OPTIONAL = {int | None: int, tuple[float, ...] | None: tuple[float, ...]}
 
 
 class Checked:
-    """Base of the classes with settings: holds each value to its type and its rule."""
+    """Base of the classes with settings, which checks the type and rule of each value."""
 
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
     group: ClassVar[str]
@@ -99,7 +100,7 @@ class Checked:
             object.__setattr__(self, item.name, self._checked(item, getattr(self, item.name)))
 
     def _checked(self, item: dataclasses.Field[Any], value: Any) -> Any:
-        """Returns the value as a plain Python value of the field's type, or raises."""
+        """Return the value as a plain Python value of the field's type, or raise an error."""
         kind: Any = item.type
         if not item.metadata:  # A section of Config.
             if not isinstance(value, kind):
@@ -110,7 +111,7 @@ class Checked:
                 return None
             kind = _OPTIONAL[kind]
         require(_is_a(value, kind), item.name, f"must be {_TYPE_WORDS[kind]}", value)
-        # NumPy's scalars, and whole numbers given for floats.
+        # Convert NumPy's scalars, and integers given for floats.
         element = _element_of(kind)
         value = tuple(map(element, value)) if element else kind(value)
         rule = item.metadata["rule"]
@@ -120,13 +121,13 @@ class Checked:
 
 
 def _element_of(kind: Any) -> type | None:
-    """Returns ``int`` for ``tuple[int, ...]``, and ``None`` for what is no tuple."""
+    """Return ``int`` for ``tuple[int, ...]``, and ``None`` for other types."""
     return get_args(kind)[0] if get_origin(kind) is tuple else None
 
 
 def _is_a(value: Any, kind: Any) -> bool:
     element = _element_of(kind)
-    if element:  # JSON has lists only.
+    if element:  # JSON has only lists.
         numbers = isinstance(value, tuple | list)
         return numbers and all(_is_a(v, element) and math.isfinite(v) for v in value)
     # bool is an int to Python, but `shots=True` is a mistake.
@@ -139,10 +140,10 @@ _Class = TypeVar("_Class", bound=Checked)
 
 @dataclass_transform(frozen_default=True, field_specifiers=(setting,))
 def settings(group: str) -> Callable[[type[_Class]], type[_Class]]:
-    """Makes a ``Checked`` class with ``setting`` fields a frozen dataclass and documents it.
+    """Make a ``Checked`` class with ``setting`` fields a frozen dataclass and document it.
 
     Args:
-        group: str, the heading of its flags in ``--help``.
+        group: Heading of its flags in ``--help``.
     """
 
     def decorate(cls: type[_Class]) -> type[_Class]:
@@ -163,15 +164,15 @@ def _reference(cls: type[Checked]) -> str:
         text = describe(item, columns) if item.metadata else kind.__doc__.partition("\n")[0]
         text = f"{item.name}: {getattr(kind, '__name__', kind)}. {text}"
         lines += textwrap.wrap(text, 98, initial_indent=" " * 4, subsequent_indent=" " * 8)
-    return "\n".join([*lines, "", "Raises:", "    ConfigError: If a value breaks its rule."])
+    return "\n".join([*lines, "", "Raises:", "    ConfigError: A value breaks its rule."])
 
 
 def describe(item: dataclasses.Field[Any], columns: Iterable[Column]) -> str:
-    """Returns a setting's meaning, its rule, and its default or else the paper's values.
+    """Return a setting's meaning, its rule, and its default or else the paper's values.
 
     Args:
-        item: field declared with ``setting``.
-        columns: the columns of the paper's tables whose values to state.
+        item: Field declared with ``setting``.
+        columns: Columns of the paper's tables whose values are stated.
     """
     stated = [column for column in columns if item.name in column.default_values()]
     default = default_of(item)
@@ -184,18 +185,18 @@ def describe(item: dataclasses.Field[Any], columns: Iterable[Column]) -> str:
 
 
 def meaning(item: dataclasses.Field[Any]) -> str:
-    """Returns a setting's meaning and its rule."""
+    """Return a setting's meaning and its rule."""
     rule = item.metadata["rule"]
     return " ".join([item.metadata["text"], *([f"M{rule.words[1:]}."] if rule else [])])
 
 
 def default_of(item: dataclasses.Field[Any]) -> Any:
-    """Returns the default of a setting, or ``MISSING``."""
+    """Return the default of a setting, or ``MISSING``."""
     return item.default if item.default_factory is MISSING else item.default_factory()
 
 
 def _paper_values(name: str, columns: Sequence[Column]) -> str:
-    """Returns, for example, "Paper: 10 (Table 3), 5 (Table 4, 1-shot), 15 (Table 4, 5-shot)."."""
+    """Return, for example, "Paper: 10 (Table 3), 5 (Table 4, 1-shot), 15 (Table 4, 5-shot)."."""
     tables: dict[str, dict[str, Any]] = {}
     for column in columns:
         where = column.table if name in column.paper_values() else column.network
@@ -215,7 +216,7 @@ def _paper_values(name: str, columns: Sequence[Column]) -> str:
 
 
 def shown(value: Any) -> str:
-    """Returns a default as people write it."""
+    """Return a default in readable form."""
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, tuple):

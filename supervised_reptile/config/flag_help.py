@@ -1,4 +1,4 @@
-"""What `--help` says of each flag, from the line that declares the setting."""
+"""The help of each flag, generated from the line that declares the setting."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -21,16 +21,16 @@ SHORTHANDS: dict[str, tuple[str, str]] = {
     for name, (_, item) in _SETTINGS.items()
     for short, value in item.metadata["shorthands"].items()
 }
-"""Flag -> the hyper-parameter and the value that it is short for."""
+"""The hyper-parameter and the value that each shorthand flag means."""
 
 GROUPS: dict[str, list[str]] = {}
-"""Heading in `--help` -> the flags below it."""
+"""The flags below each heading in ``--help``."""
 for _name, (_group, _item) in _SETTINGS.items():
     GROUPS.setdefault(_group, []).extend((_name, *_item.metadata["shorthands"]))
 
 
 def help_of(dataset_choices: Sequence[str]) -> dict[str, str]:
-    """Returns each flag's help, with its default or the paper's values for these data sets."""
+    """Return each flag's help, with its default or the paper's values for these data sets."""
     columns = columns_of(dataset_choices)
     result = {}
     for name, (_, item) in _SETTINGS.items():

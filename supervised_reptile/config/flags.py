@@ -1,11 +1,11 @@
-"""The flags of the hyper-parameters: absl flags -> `Config` and `RunOptions`.
+"""The flags of the hyper-parameters, converted to ``Config`` and ``RunOptions``.
 
-Every hyper-parameter is a flag of the same name. A flag that is not given means the paper's value
+Every hyper-parameter has a flag of the same name. If a flag is not given, its value is the paper's
 for the chosen data set, classes and shots. An entry script reads:
 
     run_configured(main, ("omniglot", "glyphs"))  # calls main(config, options)
 
-Nothing but this module and `command_line` knows of absl's flags.
+Only this module and ``command_line`` use absl's flags.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from supervised_reptile.config.locations import FOLDER, is_image_folder
 from supervised_reptile.config.paper import DATASETS
 from supervised_reptile.errors import ConfigError
 
-_UNGIVEN = "Flags not given take the paper's values for the data set, classes and shots."
+_UNGIVEN = "Flags that are not given take the paper's values for the data set, classes and shots."
 
 
 def define_flags(
@@ -32,14 +32,14 @@ def define_flags(
     own_images: bool = False,
     flag_values: flags.FlagValues = flags.FLAGS,
 ) -> None:
-    """Defines one flag for every hyper-parameter that can be chosen and every run option.
+    """Define one flag for every hyper-parameter that can be chosen and every run option.
 
     Args:
-        dataset_choices: keys of `paper.DATASETS` that `--dataset` accepts; the first is the
+        dataset_choices: Keys of ``paper.DATASETS`` that ``--dataset`` accepts. The first is the
             default.
-        own_images: whether `--dataset=folder:NAME` is accepted too, and a `--data_dir` that is
-            itself a data set (`places.is_image_folder`) means it.
-        flag_values: where to define them; absl's global flags by default.
+        own_images: Whether ``--dataset=folder:NAME`` is also accepted, and is implied by a
+            ``--data_dir`` that is itself a data set (``locations.is_image_folder``).
+        flag_values: Where to define them. Default: absl's global flags.
     """
     options = {item.name: item.type for item in dataclasses.fields(RunOptions)}
     defaults = RunOptions()
@@ -52,9 +52,9 @@ def define_flags(
             parser = flags.EnumParser(dataset_choices)
             if own_images:
                 text += (
-                    f" {FOLDER}NAME: the folder NAME in --data_dir, with train/, val/ and test/, a"
-                    " folder a class, or a zip file each. Need not be given when --data_dir is"
-                    " such a folder itself."
+                    f" {FOLDER}NAME: the folder NAME in --data_dir, with train/, val/ and test/ (or"
+                    " zip files of them), which have a folder per class. Not needed if --data_dir"
+                    " is such a folder itself."
                 )
                 parser = _DatasetParser(dataset_choices)
             flags.DEFINE(parser, name, dataset_choices[0], text, flag_values=flag_values)
@@ -69,23 +69,23 @@ def define_flags(
 
 
 class _DatasetParser(flags.EnumParser):
-    """One of some names, or "folder:NAME"."""
+    """Parses one of several names, or "folder:NAME"."""
 
     def parse(self, argument: str) -> str:
-        """Returns the argument, or raises ValueError."""
+        """Return the argument, or raise ``ValueError``."""
         if argument.startswith(FOLDER) or argument in self.enum_values:
             return argument
         raise ValueError(f"value should be one of <{'|'.join(self.enum_values)}|{FOLDER}NAME>")
 
 
 def config_from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Config:
-    """Returns the configuration that the parsed flags describe.
+    """Return the configuration that the parsed flags describe.
 
     Args:
-        flag_values: parsed flags; those not given take the paper's values.
+        flag_values: Parsed flags. Those that are not given take the paper's values.
 
     Raises:
-        ConfigError: If the values cannot be run or contradict one another.
+        ConfigError: The values are not valid or contradict each other.
     """
     values = flag_values.flag_values_dict()
     given = {name: values[name] for name in FIELDS if values.get(name) is not None}
@@ -104,10 +104,10 @@ def config_from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> Config:
 
 
 def options_from_flags(flag_values: flags.FlagValues = flags.FLAGS) -> RunOptions:
-    """Returns the run options that the parsed flags describe.
+    """Return the run options that the parsed flags describe.
 
     Raises:
-        ConfigError: If a value is out of range.
+        ConfigError: A value is out of range.
     """
     names = [item.name for item in dataclasses.fields(RunOptions)]
     values: dict[str, Any] = {name: flag_values[name].value for name in names}
@@ -122,14 +122,14 @@ def run_configured(
     *,
     own_images: bool = False,
 ) -> NoReturn:
-    """Runs a program whose flags are the hyper-parameters, as `command_line.run_main` does.
+    """Run a program whose flags are the hyper-parameters, like ``command_line.run_main``.
 
     Args:
-        main: called with the configuration and the run options that the flags describe.
-        dataset_choices: as for `define_flags`.
-        argv: the program's name and its arguments; `sys.argv` by default.
-        description: what `--help` says first; the docstring of the program by default.
-        own_images: as for `define_flags`.
+        main: Called with the configuration and the run options that the flags describe.
+        dataset_choices: As for ``define_flags``.
+        argv: The program's name and its arguments. Default: ``sys.argv``.
+        description: Text at the top of ``--help``. Default: the docstring of the program.
+        own_images: As for ``define_flags``.
     """
     values = flags.FlagValues()
     define_flags(dataset_choices, own_images=own_images, flag_values=values)

@@ -1,9 +1,8 @@
-"""The paper's tables and what is known of its data sets, as plain data.
+"""The paper's tables and facts about its data sets, as plain data.
 
 The numbers of the paper ("On First-Order Meta-Learning Algorithms", Nichol, Achiam and Schulman,
-2018) and the defaults of the authors' program stand here and nowhere else. A `Column` of a table
-states only how it differs from the values above it; `DATASETS` says which columns apply to a data
-set.
+2018) and the defaults of the authors' program appear only here. A ``Column`` of a table states only
+its differences from the common values. ``DATASETS`` lists the columns that apply to a data set.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -35,10 +34,10 @@ ORIGINAL_DEFAULTS: dict[str, Any] = {
     "transductive": False,
     "seed": 0,
 }
-"""The authors' program's defaults, for what no table of the paper states."""
+"""Defaults of the authors' program, for values that no table of the paper states."""
 
 KERAS_DEFAULTS: dict[str, Any] = {"rho": 0.9, "momentum": 0.0}
-"""Keras' defaults, for what the authors' program does not have (RMSprop and momentum)."""
+"""Keras' defaults, for features that the authors' program lacks (RMSprop and momentum)."""
 
 NETWORKS: dict[str, dict[str, int]] = {
     "omniglot": {"filters": 64, "image_size": 28},
@@ -46,7 +45,7 @@ NETWORKS: dict[str, dict[str, int]] = {
 }
 """The two networks of the paper (Sec. 6.1), which are those of Finn et al. (2017)."""
 
-# What the columns of Tables 3 and 4 have in common.
+# Values that all columns of Tables 3 and 4 share.
 _EVERY_TABLE = {
     "learning_rate": 0.001,
     "inner_batch": 10,
@@ -63,12 +62,13 @@ class Column:
     """One column of a table of the paper.
 
     Args:
-        table: str, for example "Table 3".
-        label: str, the column's heading.
-        network: str, a key of `NETWORKS`.
-        applies: callable (classes, shots) -> bool; the first column that applies is used.
-        values: mapping from flat names to what differs from `_EVERY_TABLE`.
-        sgd_values: what differs once more with SGD in the inner loop (Tables 5 and 6).
+        table: Name of the table, e.g. "Table 3".
+        label: Heading of the column.
+        network: A key of ``NETWORKS``.
+        applies: Function of classes and shots that returns whether the column applies. The first
+            column that applies is used.
+        values: Values that differ from ``_EVERY_TABLE``, by flat name.
+        sgd_values: Further differences with SGD in the inner loop (Tables 5 and 6).
     """
 
     table: str
@@ -79,17 +79,17 @@ class Column:
     sgd_values: Mapping[str, Any] = field(default_factory=dict)
 
     def paper_values(self, inner_optimizer: str = "adam") -> dict[str, Any]:
-        """Returns what the table states, under flat names."""
+        """Return the values that the table states, by flat name."""
         more = self.sgd_values if inner_optimizer == "sgd" else {}
         return {**_EVERY_TABLE, **self.values, **more}
 
     def default_values(self, inner_optimizer: str = "adam") -> dict[str, Any]:
-        """Returns every hyper-parameter's default, under flat names, but for `dataset`."""
+        """Return the default of every hyper-parameter except ``dataset``, by flat name."""
         network = NETWORKS[self.network]
         return KERAS_DEFAULTS | ORIGINAL_DEFAULTS | network | self.paper_values(inner_optimizer)
 
     def source_of(self, name: str, inner_optimizer: str = "adam") -> str:
-        """Returns where a default comes from, for people."""
+        """Return where a default comes from, in readable form."""
         if inner_optimizer == "sgd" and name in self.sgd_values:
             return "paper, Tables 5 and 6 (SGD)"
         if name in NETWORKS[self.network]:
@@ -141,19 +141,19 @@ _TABLE_4_COLUMNS = (
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """What is known of a data set before it is loaded.
+    """Facts about a data set that are known before it is loaded.
 
     Args:
-        columns: tuple of `Column`, the paper's values for it.
-        example: str, what one example is, in words: "drawings of a character".
-        examples: int or None, examples in each class; None when only loading will tell.
-        splits: mapping from split to its number of classes; empty when only loading will tell.
-        threads: (intra-op, inter-op) threads that are fastest for its network; 0 is one for each
-            core. Small networks lose more by handing parts of an operation from thread to thread
-            than they gain.
-        fixed: names of what cannot be chosen for it, as its images are of one size.
-        pretraining_decay: factor on every weight before each step of a pre-training, as the review
-            (Sec. 6.5) has it.
+        columns: Columns with the paper's values for it.
+        example: Its examples in words: "drawings of a character".
+        examples: Number of examples per class; ``None`` if unknown before loading.
+        splits: Number of classes of each split; empty if unknown before loading.
+        threads: Numbers of (intra-op, inter-op) threads that are fastest for its network; 0 means
+            one per core. Small networks lose more than they gain when an operation is divided
+            between threads.
+        fixed: Names of settings that cannot be chosen because its images have one size.
+        pretraining_decay: Factor on every weight before each pre-training step (review,
+            Sec. 6.5).
     """
 
     columns: tuple[Column, ...]
@@ -166,11 +166,11 @@ class DatasetFacts:
 
     @property
     def network(self) -> str:
-        """Which network it is for, a key of `NETWORKS`."""
+        """Its network, a key of ``NETWORKS``."""
         return self.columns[0].network
 
     def column(self, classes: int, shots: int) -> Column:
-        """Returns the first column that applies to N-way, K-shot tasks."""
+        """Return the first column that applies to N-way, K-shot tasks."""
         return next(column for column in self.columns if column.applies(classes, shots))
 
 
@@ -191,27 +191,27 @@ DATASETS: dict[str, DatasetFacts] = {
         _TABLE_4_COLUMNS, "images of a class", 600, {"train": 64, "validation": 16, "test": 20}
     ),
 }
-"""Name of a data set -> what is known of it."""
+"""Facts about each data set, by name."""
 
 _OWN_IMAGES = DatasetFacts(_TABLE_4_COLUMNS)
 
 
 def is_own_images(dataset: str) -> bool:
-    """Returns whether a data set's name is "folder:NAME", a folder of the user's own images."""
+    """Return whether a name is "folder:NAME", a folder of the user's own images."""
     return dataset.startswith(FOLDER) and dataset != FOLDER
 
 
 def dataset_facts(dataset: str) -> DatasetFacts:
-    """Returns what is known of a data set, given as a key of `DATASETS` or as "folder:NAME".
+    """Return the facts about a data set, given as a key of ``DATASETS`` or as "folder:NAME".
 
     A folder of images takes the paper's values for Mini-ImageNet.
 
     Raises:
-        KeyError: If the name is neither.
+        KeyError: The name is neither.
     """
     return _OWN_IMAGES if is_own_images(dataset) else DATASETS[dataset]
 
 
 def columns_of(datasets: Iterable[str]) -> list[Column]:
-    """Returns the columns of the paper's tables for these keys of `DATASETS`, each once."""
+    """Return the columns of the paper's tables for these keys of ``DATASETS``, each once."""
     return list(dict.fromkeys(column for name in datasets for column in DATASETS[name].columns))

@@ -1,8 +1,9 @@
 """Every hyper-parameter and run option, each stated once.
 
-A line holds a setting's type, meaning and rule; `config.declaration` makes the check, the flag,
-the help and the documentation of it. Symbols and sections are those of the paper ("On First-Order
-Meta-Learning Algorithms", Nichol, Achiam and Schulman, 2018), whose values are in `config.paper`.
+Each line states a setting's type, meaning and rule. ``config.declaration`` turns it into the
+check, the flag, the help and the documentation. Symbols and sections are those of the paper ("On
+First-Order Meta-Learning Algorithms", Nichol, Achiam and Schulman, 2018). The values are in
+``config.paper``.
 """
 
 import os
@@ -34,17 +35,17 @@ KERAS_OPTIMIZERS = (
     *("adamax", "adamw", "ftrl", "lion", "nadam"),
 )
 INNER_OPTIMIZERS = ("sgd", "adam", "rmsprop")
-"""Those whose every constant is a hyper-parameter here, so that a record says what ran."""
+"""Optimizers whose constants are all hyper-parameters, so a record states what ran."""
 OUTER_OPTIMIZERS = ("interpolation", *KERAS_OPTIMIZERS)
 RESIZE_FILTERS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
-"""Pillow's, by its own names."""
+"""Pillow's filters, by its own names."""
 
 
 @settings("Task")
 class TaskConfig(Checked):
-    """What a task is: N classes, K labelled examples of each (paper, Sec. 6).
+    """The shape of a task: N classes, K labeled examples per class (paper, Sec. 6).
 
-    A ``train_shots`` of 0 becomes the value of ``shots``.
+    If ``train_shots`` is 0, it becomes the value of ``shots``.
     """
 
     dataset: str = setting(
@@ -54,14 +55,14 @@ class TaskConfig(Checked):
             lambda name: name in DATASETS or is_own_images(name),
         ),
     )
-    classes: int = setting("Classes in a task (N-way).", at_least(2))
+    classes: int = setting("Classes per task (N-way).", at_least(2))
     shots: int = setting(
-        "Labelled examples of each class at evaluation (K-shot). One more example of each class is"
-        " held out as the query.",
+        "Labeled examples per class in evaluation (K-shot). Further examples of each class are held"
+        " out as queries.",
         at_least(1),
     )
     train_shots: int = setting(
-        "Examples of each class in a training task.",
+        "Examples per class in a training task.",
         at_least(0, ", where 0 means the value of --shots"),
     )
 
@@ -75,7 +76,7 @@ class TaskConfig(Checked):
 class ModelConfig(Checked):
     """The network, the size of its images and its initial weights (paper, Sec. 6.1).
 
-    The data set decides which of the two networks of Finn et al. (2017) it is.
+    The data set selects one of the two networks of Finn et al. (2017).
     """
 
     filters: int = setting("Channels of each of the four convolutions.", at_least(1))
@@ -83,13 +84,13 @@ class ModelConfig(Checked):
     # The authors' program used the default of its Pillow version; today's is "bicubic".
     resize: str = setting("Pillow filter that resizes images to that size.", one_of(RESIZE_FILTERS))
     pretrain: bool = setting(
-        "Train an ordinary classifier of all training classes first, until its validation loss is"
-        " flat, and start from its weights except the last layer's.",
+        "First train an ordinary classifier of all training classes until its validation loss is"
+        " flat, and start from its weights, except those of the last layer.",
         default=ORIGINAL_DEFAULTS["pretrain"],
     )
     freeze: int = setting(
-        "How many of the four blocks, counted from the first, keep their initial weights (training"
-        " and evaluation).",
+        "Number of blocks, starting with the first of four, that keep their initial weights (in"
+        " training and evaluation).",
         Rule("must be from 0 to 4, the blocks of the network", lambda value: 0 <= value <= 4),
         default=ORIGINAL_DEFAULTS["freeze"],
     )
@@ -103,31 +104,31 @@ class InnerConfig(Checked):
     """
 
     inner_optimizer: str = setting(
-        "Optimizer on a task.", one_of(INNER_OPTIMIZERS), shorthands={"sgd": "sgd"}
+        "Optimizer of the inner loop.", one_of(INNER_OPTIMIZERS), shorthands={"sgd": "sgd"}
     )
     learning_rate: float = setting(
         "Inner learning rate. The gradient is the sum over the mini-batch, as in the authors'"
         " program.",
         POSITIVE,
     )
-    inner_batch: int = setting("Examples in a training mini-batch.", at_least(1))
-    inner_iters: int = setting("Optimizer steps on each training task.", at_least(1))
+    inner_batch: int = setting("Examples per training mini-batch.", at_least(1))
+    inner_iters: int = setting("Optimizer steps per training task.", at_least(1))
     replacement: bool = setting(
-        "Draw each mini-batch independently, of distinct examples of the task (training and"
-        " evaluation), rather than deal out the shuffled task."
+        "Draw each mini-batch independently from the distinct examples of the task, instead of"
+        " dividing up the shuffled task (in training and evaluation)."
     )
     weight_decay: float = setting(
-        "Factor applied to every weight before each inner step (training and evaluation).",
+        "Factor on every weight before each inner step (in training and evaluation).",
         Rule("must be greater than 0 and at most 1 (off)", lambda value: 0 < value <= 1),
     )
     beta_1: float = setting("Adam's first-moment decay.", FRACTION)
     beta_2: float = setting("Adam's second-moment decay.", FRACTION)
-    epsilon: float = setting("Addend in Adam's and RMSprop's denominator.", POSITIVE)
+    epsilon: float = setting("Term added to the denominator of Adam and RMSprop.", POSITIVE)
     rho: float = setting("RMSprop's decay.", FRACTION)
     momentum: float = setting("Momentum of SGD and RMSprop.", FRACTION)
     reset_optimizer: bool = setting(
-        "Reset the inner optimizer's slots and step count for every task (training and"
-        " evaluation), rather than let them run on.",
+        "Reset the inner optimizer's slots and step count for every task (in training and"
+        " evaluation), instead of carrying them over.",
         default=ORIGINAL_DEFAULTS["reset_optimizer"],
     )
 
@@ -136,32 +137,32 @@ class InnerConfig(Checked):
 class MetaConfig(Checked):
     """The outer update: φ ← φ + ε · mean(φ̃ − φ) over a meta-batch of tasks (paper, Eq. 5).
 
-    ε goes from ``meta_step`` to ``meta_step_final``. An ``outer_optimizer`` other than
-    interpolation receives the gradient (φ − φ̃)/α, with ε as its learning rate. Directions: φ̃ − φ
-    for Reptile, the last inner step's change for FOMAML.
+    ε changes linearly from ``meta_step`` to ``meta_step_final``. An ``outer_optimizer`` other than
+    interpolation receives the gradient (φ − φ̃)/α, with ε as its learning rate. The direction is
+    φ̃ − φ for Reptile and the last inner step's change for FOMAML.
     """
 
     algorithm: str = setting(
-        "Meta-learning algorithm. Its direction is the change of all inner steps (reptile) or of"
-        " the last (fomaml), or the gradient of the last mini-batch, the query's, through the"
-        " steps before it (maml, which needs --sgd).",
+        "Meta-learning algorithm. Its direction is the change of all inner steps (reptile), the"
+        " change of the last step (fomaml), or the gradient of the last mini-batch, the query set,"
+        " through the earlier steps (maml, which needs --sgd).",
         one_of(ALGORITHMS),
         shorthands={"foml": "fomaml"},
     )
     foml_tail: int | None = setting(
-        "Examples of each class kept for the last inner step of FOMAML or MAML (separate tail,"
+        "Examples per class reserved for the last inner step of FOMAML or MAML (separate tail,"
         " Sec. 6.3), less than --train_shots. When not given: none (shared tail).",
         at_least(1),
     )
-    meta_batch: int = setting("Tasks averaged in one outer update.", at_least(1))
-    meta_iters: int = setting("Outer updates in the run.", at_least(1))
+    meta_batch: int = setting("Tasks averaged per outer update.", at_least(1))
+    meta_iters: int = setting("Number of outer updates (meta-iterations).", at_least(1))
     meta_step: float = setting("Outer step size at the start of the run.", NOT_NEGATIVE)
     meta_step_final: float = setting(
         "Outer step size at the end of the run, reached linearly.", NOT_NEGATIVE
     )
     outer_optimizer: str = setting(
-        "What applies the update. Any but interpolation takes it as a gradient (Sec. 2 and 5.1)"
-        " and --meta_step, which must then be given, as its learning rate.",
+        "Method of the outer update. An optimizer other than interpolation takes the direction as a"
+        " gradient (Sec. 2 and 5.1) and requires --meta_step, its learning rate.",
         one_of(OUTER_OPTIMIZERS),
     )
     step_weights: tuple[float, ...] | None = setting(
@@ -173,29 +174,31 @@ class MetaConfig(Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.foml_tail is not None:
-            rule = "needs --foml or --algorithm=maml: only they have a last mini-batch of their own"
+            rule = (
+                "needs --foml or --algorithm=maml: only these treat the last mini-batch separately"
+            )
             require(self.algorithm != "reptile", "foml_tail", rule, self.foml_tail)
         if self.step_weights is not None:
-            rule = "needs --algorithm=reptile: the others have weights of their own"
+            rule = "needs --algorithm=reptile: the other algorithms have fixed weights"
             require(self.algorithm == "reptile", "step_weights", rule, self.step_weights)
 
 
 @settings("Evaluation")
 class EvalConfig(Checked):
-    """Evaluation: fine-tune on K·N examples, then label N held-out ones (paper, Sec. 6.1)."""
+    """Evaluation: fine-tune on K·N examples and classify N held-out ones (paper, Sec. 6.1)."""
 
-    eval_batch: int = setting("Examples in a fine-tuning mini-batch.", at_least(1))
-    eval_iters: int = setting("Fine-tuning steps on each evaluation task.", at_least(0))
+    eval_batch: int = setting("Examples per fine-tuning mini-batch.", at_least(1))
+    eval_iters: int = setting("Fine-tuning steps per evaluation task.", at_least(0))
     eval_samples: int = setting("Tasks in the final evaluation of each split.", at_least(1))
     eval_interval: int = setting(
         "Outer updates between points of the learning curves.", at_least(1)
     )
     transductive: bool = setting(
-        "Classify the held-out examples of a task together, so that batch normalization shares"
-        " information among them, not one at a time."
+        "Classify the held-out examples of a task together, so batch normalization shares"
+        " information among them, instead of one at a time."
     )
     queries: int = setting(
-        "Held-out examples of each class in an evaluation task; the paper's is 1.",
+        "Held-out examples per class in an evaluation task; the paper uses 1.",
         at_least(1),
         default=ORIGINAL_DEFAULTS["queries"],
     )
@@ -208,14 +211,14 @@ SECTIONS: dict[str, type[Checked]] = {
     "meta": MetaConfig,
     "eval": EvalConfig,
 }
-"""Section of `config.json` -> its class."""
+"""Class of each section of ``config.json``."""
 
 
 @settings("Run")
 class RunOptions(Checked):
-    """Where and how a run is carried out.
+    """Where and how to run.
 
-    Nothing here changes the result, except that other numbers of threads round differently.
+    These options do not change the result, except that the number of threads affects rounding.
     """
 
     checkpoint: str = setting(
@@ -224,12 +227,12 @@ class RunOptions(Checked):
         default="model_checkpoint",
     )
     pretrained: bool = setting(
-        "Evaluate the run in --checkpoint, or the network of that name that comes with the"
-        " package; do not train.",
+        "Do not train; evaluate the run in --checkpoint, or the network of that name that comes"
+        " with the package.",
         default=False,
     )
     resume: bool = setting(
-        "Go on from a checkpoint of the same configuration; --noresume sets that run aside and"
+        "Resume from a checkpoint of the same configuration; --noresume moves that run aside and"
         " starts from the beginning.",
         default=True,
     )
@@ -243,34 +246,34 @@ class RunOptions(Checked):
         "Outer updates between checkpoints.", at_least(1), default=100
     )
     eval_tasks_per_batch: int = setting(
-        "Evaluation tasks in one compiled call.", at_least(1), default=32
+        "Evaluation tasks per compiled call.", at_least(1), default=32
     )
     intra_op_threads: int | None = setting(
-        "Threads inside one operation; 0 means one for each core. When not given: what is fastest"
-        " for the network, 1 for the small ones of Omniglot and glyphs.",
+        "Threads inside one operation; 0 means one per core. When not given: the fastest for the"
+        " network, which is 1 for the small networks of Omniglot and glyphs.",
         at_least(0),
         default=None,
     )
     inter_op_threads: int | None = setting(
-        "Operations that run at the same time; 0 means one for each core. When not given: what is"
-        " fastest for the network, one for each core for the small ones.",
+        "Operations that run at the same time; 0 means one per core. When not given: the fastest"
+        " for the network, which is one per core for small networks.",
         at_least(0),
         default=None,
     )
     progress: bool = setting("Show a progress bar.", default=True)
     pretraining_dir: str = setting(
-        "Directory of the classifier that --pretrain makes or, if it is there, takes; several runs"
+        "Directory of the classifier that --pretrain trains or, if it exists, uses; several runs"
         " may share it. When not given: pretraining in --checkpoint.",
         default="",
     )
     verify_data: bool = setting(
-        "Check every byte of prepared photographs before the run, even if nothing suggests that"
+        "Check every byte of prepared photographs before the run, even if nothing indicates that"
         " they have changed.",
         default=False,
     )
 
     def threads(self, dataset: str) -> tuple[int, int]:
-        """Returns the numbers of intra-op and inter-op threads for a data set, each at least 1."""
+        """Return the numbers of intra-op and inter-op threads for a data set, each at least 1."""
         intra, inter = dataset_facts(dataset).threads
         chosen = (
             intra if self.intra_op_threads is None else self.intra_op_threads,
@@ -280,8 +283,8 @@ class RunOptions(Checked):
         return chosen[0] or cores, chosen[1] or cores
 
     def lanes(self, dataset: str) -> int:
-        """Returns how many evaluation tasks run side by side: one per inter-op thread, up to 8.
+        """Return the number of parallel evaluation tasks: one per inter-op thread, up to 8.
 
-        Each is a part of its own of the compiled graph: many would take long to trace.
+        Each is a separate part of the compiled graph, so many would take long to trace.
         """
         return min(self.threads(dataset)[1], 8)

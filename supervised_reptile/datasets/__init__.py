@@ -1,4 +1,4 @@
-"""Few-shot data sets by name, each as one `FewShotDataset`."""
+"""Few-shot data sets by name, each as one ``FewShotDataset``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from supervised_reptile.errors import DatasetError, DatasetNotFoundError
 __all__ = ["DatasetError", "DatasetNotFoundError", "FewShotDataset", "load_dataset"]
 
 # Name -> module with a function `load(*, data_dir, seed, progress) -> FewShotDataset`. A module
-# is imported when asked for, so that only a data set that needs TFDS imports it.
+# is imported on demand, so only a data set that needs TFDS imports it.
 _CHARACTERS = {
     "glyphs": "supervised_reptile.datasets.glyphs",
     "omniglot": "supervised_reptile.datasets.omniglot",
@@ -37,25 +37,24 @@ def load_dataset(
             images in a folder of that name, by split and class.
         data_dir: Folder of the prepared data sets, or that folder NAME itself; ``"glyphs"``
             needs none.
-        seed: Seed of the split of the characters; the photographs' split is given.
-        image_size: Height and width in pixels; ``None``: 28 for the characters, which come in no
+        seed: Seed of the split of the characters. The split of photographs is fixed.
+        image_size: Height and width in pixels. ``None`` means 28 for characters, which have no
             other size, and 84 for photographs.
-        resize: How photographs are brought to that size, a filter of Pillow.
+        resize: Pillow filter that resizes photographs.
         progress: Whether to show a progress bar during long work.
         verify: Whether to check every byte of prepared photographs, even if the file has not
-            changed since that was last done. Characters are checked every time.
-        check: Given the number of images of each class, by split, as soon as they are known:
-            before a photograph is decoded. Raises an error of its own if they will not do.
+            changed since the last check. Characters are checked every time.
+        check: Function that receives the number of images per class, by split, before any
+            photograph is decoded. It may raise an error.
 
     Returns:
-        The data set: uint8 images [num_images, height, width, channels], and their classes. Those
+        The data set: uint8 images [num_images, height, width, channels] and their classes. Images
         of photographs are a memory map.
 
     Raises:
-        ValueError: If the name is unknown, or characters are wanted in another size.
-        DatasetNotFoundError: If the data set is not in `data_dir`. No other data set takes its
-            place.
-        DatasetError: If the data in `data_dir` are damaged or incomplete.
+        ValueError: The name is unknown, or characters are requested in another size.
+        DatasetNotFoundError: The data set is not in ``data_dir``. No other data set replaces it.
+        DatasetError: The data in ``data_dir`` are damaged or incomplete.
 
     Example:
         >>> dataset = load_dataset("glyphs", seed=0)

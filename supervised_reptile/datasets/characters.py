@@ -1,4 +1,4 @@
-"""What Omniglot and the glyphs share: the split, and rotations as new training classes."""
+"""The split and the rotations that Omniglot and the glyphs share."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ ROTATIONS = (0, 90, 180, 270)  # degrees, counter-clockwise as in PIL
 def split_characters(
     num_characters: int, seed: int, num_train: int = TRAIN_CHARACTERS
 ) -> tuple[list[int], list[int]]:
-    """Shuffle the sorted characters once and cut the list in two.
+    """Shuffle the sorted characters once and split the list in two.
 
-    For the same seed this is the very split of the original program, which seeds Python's
-    generator and shuffles its sorted list of characters with it before anything else.
+    For the same seed, the split is identical to that of the original program, which seeds Python's
+    generator and uses it first to shuffle its sorted list of characters.
 
     Args:
         num_characters: Number of characters, 1623 in Omniglot.
@@ -30,11 +30,11 @@ def split_characters(
         Ids of the training characters and of the test characters, in shuffled order.
 
     Raises:
-        ValueError: If either split would be empty.
+        ValueError: A split would be empty.
     """
     if not 0 < num_train < num_characters:
         raise ValueError(
-            "num_train must lie between 0 and the number of characters. "
+            "num_train must be between 0 and the number of characters. "
             f"Received: {num_train} of {num_characters}"
         )
     order = list(range(num_characters))
@@ -51,25 +51,25 @@ def build_character_dataset(
     num_train: int = TRAIN_CHARACTERS,
     origin: str = "",
 ) -> FewShotDataset:
-    """Split characters and multiply the training ones by rotation (Section 6.1 of the paper).
+    """Split characters and add rotations of the training characters (paper, Sec. 6.1).
 
-    Each training character gives four classes, itself and its rotations by 90, 180 and 270
-    degrees, one after the other; test characters are not rotated.
+    Each training character gives four classes, the character and its rotations by 90, 180 and 270
+    degrees, one after the other. Test characters are not rotated.
 
     Args:
         name: Name of the data set.
-        drawings: uint8 [characters, drawings, side, side, 1], values 0 (ink) and 1 (paper), the
-            characters sorted by alphabet and character.
-        names: One name a character, such as ``"Tifinagh/character55"``.
+        drawings: uint8 [characters, drawings, side, side, 1], values 0 (ink) and 1 (paper),
+            sorted by alphabet and character.
+        names: Name of each character, such as ``"Tifinagh/character55"``.
         seed: Seed of the split.
         num_train: Number of training characters.
-        origin: Where the drawings come from, to end the data set's description.
+        origin: Origin of the drawings, the end of the data set's description.
 
     Returns:
         The data set, with ``4 * num_train`` train classes followed by the test classes.
 
     Raises:
-        ValueError: If a split would be empty.
+        ValueError: A split would be empty.
     """
     train, test = split_characters(len(drawings), seed, num_train)
     per_class, *image_shape = drawings.shape[1:]
@@ -99,13 +99,13 @@ def build_character_dataset(
 def identity_of_characters(
     name: str, drawings: np.ndarray, names: Sequence[str], origin: str = ""
 ) -> Identity:
-    """The identity of drawings before they are split and rotated, so no seed changes it.
+    """Return the identity of drawings before split and rotation, so no seed changes it.
 
     Args:
         name: Name of the data set.
         drawings: As for :func:`build_character_dataset`.
-        names: One name for each character.
-        origin: Where the drawings come from, to end the description.
+        names: Name of each character.
+        origin: Origin of the drawings, the end of the description.
     """
     count, per_class, height, width, _ = drawings.shape
     description = (

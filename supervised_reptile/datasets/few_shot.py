@@ -1,4 +1,4 @@
-"""The one in-memory form of every data set: images by class, classes by split."""
+"""The common in-memory form of all data sets: images by class, classes by split."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 SizeCheck = Callable[[Mapping[str, Sequence[int]]], None]
-"""Takes the number of images of each class by split, and raises an error if they will not do."""
+"""Takes the number of images per class, by split, and raises an error if they are too few."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-    """Which data these are, for records and for the refusal to mix two data sets.
+    """The identity of data, for records and for checks against mixing two data sets.
 
     Attributes:
-        fingerprint: 16 hexadecimal digits. Equal ones mean the same images in the same classes,
-            at the same size, from the same kind of source.
-        description: The same for people, in one line.
+        fingerprint: 16 hexadecimal digits. Equal fingerprints mean the same images in the same
+            classes, at the same size, from the same kind of source.
+        description: A readable description in one line.
     """
 
     fingerprint: str
@@ -28,7 +28,7 @@ class Identity:
 
     @classmethod
     def of(cls, description: str, content: Iterable[bytes]) -> Identity:
-        """The identity of a content, given as parts whose borders count too."""
+        """Return the identity of content, given in parts; their boundaries also count."""
         digest = hashlib.sha256()
         for part in content:
             digest.update(len(part).to_bytes(8, "little"))
@@ -40,18 +40,18 @@ class Identity:
 class FewShotDataset:
     """Images grouped by class, classes grouped by split.
 
-    Class ``c`` owns the images ``images[class_offsets[c]:class_offsets[c + 1]]``; classes may
-    differ in their number of images. A network sees ``images[i] * pixel_scale`` as float32.
+    Class ``c`` has the images ``images[class_offsets[c]:class_offsets[c + 1]]``. Classes may have
+    different numbers of images. A network receives ``images[i] * pixel_scale`` as float32.
 
     Attributes:
         name: Name of the data set, as ``--dataset`` spells it.
         images: uint8 [num_images, height, width, channels].
-        class_offsets: int64 [num_classes + 1], rising from 0 to ``num_images``.
-        class_names: One readable name a class, length ``num_classes``.
-        splits: Split name (``"train"``, ``"test"``, for some sets ``"validation"``) to the int64
-            ids of its classes; no class is in two splits.
+        class_offsets: int64 [num_classes + 1], increasing from 0 to ``num_images``.
+        class_names: Readable name of each class, length ``num_classes``.
+        splits: int64 ids of the classes of each split (``"train"``, ``"test"``, and in some data
+            sets ``"validation"``). No class is in two splits.
         pixel_scale: Factor from the stored bytes to the network's input.
-        identity: Which data these are; ``None`` to compute it from the arrays when it is needed.
+        identity: Identity of the data; ``None`` to compute it from the arrays when needed.
     """
 
     name: str
@@ -84,17 +84,17 @@ class FewShotDataset:
             raise ValueError("splits must not share a class. Received: a class in two splits")
 
     def class_sizes(self, split: str) -> np.ndarray:
-        """Number of images of each class of a split, int64 [classes in the split]."""
+        """Return the number of images of each class in a split, int64 [classes in the split]."""
         return np.diff(self.class_offsets)[self.splits[split]]
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that name the content; a split by seed does not change them."""
+        """16 hexadecimal digits that identify the content, independent of a split by seed."""
         return self._known_identity.fingerprint
 
     @property
     def description(self) -> str:
-        """What the data are, in one line for people."""
+        """A readable description of the data in one line."""
         return self._known_identity.description
 
     @functools.cached_property

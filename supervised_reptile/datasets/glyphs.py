@@ -1,9 +1,9 @@
-"""Glyphs: hand-drawn characters that a program draws, in the shapes of Omniglot.
+"""Glyphs: computer-generated handwritten characters, with the same array shapes as Omniglot.
 
-The embedded data set: nothing to download. 1623 characters in 50 alphabets, each drawn by 20
-drawers, 28x28, one bit a pixel. The characters of an alphabet are put together from the same few
-strokes, so they look alike; drawers differ in pen, slant, size, position and steadiness of hand. A
-drawing is made at 105x105 and shrunk to 28x28 by the nearest pixel, as Omniglot's are.
+This embedded data set needs no download. It has 1623 characters in 50 alphabets, each drawn by 20
+drawers at 28x28 with one bit per pixel. The characters of an alphabet combine the same few strokes,
+so they look similar. Drawers differ in pen, slant, size, position and steadiness of hand. A drawing
+is made at 105x105 and reduced to 28x28 by the nearest pixel, like those of Omniglot.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ DRAWINGS = 20
 SIZE = 28
 _RAW_SIZE = 105
 
-# Fixed: the shapes belong to the data set; a run's seed only says which are for training.
+# Fixed: the shapes belong to the data set; a run's seed only selects the training characters.
 _SHAPE_SEED = 20180308
-_CONTROL_POINTS = 7  # a stroke
-_CURVE_POINTS = 25  # a stroke, when it is drawn
+_CONTROL_POINTS = 7  # per stroke
+_CURVE_POINTS = 25  # per drawn stroke
 
-# How much drawings of one character differ, in units of the character's height (about 1).
+# Differences between drawings of one character, in units of the character's height (about 1).
 _SHIFT = 0.10
 _ROTATION = math.radians(12)
 _SLANT = 0.25
@@ -39,12 +39,12 @@ _WOBBLE = 0.03
 
 
 def _signed(rng: np.random.Generator, *shape: int) -> np.ndarray:
-    """Uniform in [-1, 1); the one distribution used, for it is the same on every platform."""
+    """Draw uniformly from [-1, 1), the only distribution used: it is the same on all platforms."""
     return 2 * rng.random(shape) - 1
 
 
 def _curve_basis() -> np.ndarray:
-    """Weights [curve points, control points] of a Catmull-Rom spline through the controls."""
+    """Return weights [curve points, control points] of a Catmull-Rom spline."""
     basis = np.zeros((_CURVE_POINTS, _CONTROL_POINTS))
     last = _CONTROL_POINTS - 1
     for row, t in enumerate(np.linspace(0, last, _CURVE_POINTS)):
@@ -62,12 +62,12 @@ def _curve_basis() -> np.ndarray:
 
 
 def _style_strokes(rng: np.random.Generator, count: int) -> np.ndarray:
-    """Strokes of an alphabet's style, [count, control points, 2], each centred on 0.
+    """Draw the strokes of an alphabet's style, [count, control points, 2], each centered on 0.
 
-    A stroke is an arc of anything from a straight line to nearly a full circle, or an S where the
-    bend changes sign half way; it is walked in equal steps while the direction turns.
+    A stroke is an arc, between a straight line and almost a full circle, or an S, whose bend
+    changes sign halfway. It consists of equal steps while the direction turns.
     """
-    # Turned in equal steps from stroke to stroke, so that no style has but one direction.
+    # Turned in equal steps from stroke to stroke, so every style has several directions.
     angle = (np.arange(count)[:, None] * 3 % 8) * math.pi / 4 + 0.2 * _signed(rng, count, 1)
     bend = np.array([0, 0, 0.7, 1.5, 2.5, 4, 6])[(rng.random((count, 1)) * 7).astype(int)]
     bend = bend * np.where(rng.random((count, 1)) < 0.5, -1, 1)
@@ -82,13 +82,13 @@ def _style_strokes(rng: np.random.Generator, count: int) -> np.ndarray:
 
 
 def _character(rng: np.random.Generator, style: np.ndarray) -> np.ndarray:
-    """Put 2 to 5 strokes of a style together, [strokes, control points, 2], to height 1."""
+    """Combine 2 to 5 strokes of a style, [strokes, control points, 2], scaled to height 1."""
     while True:
         strokes: list[np.ndarray] = []
         for _ in range(2 + int(rng.random() * rng.random() * 4 + 0.5)):
             stroke = style[int(rng.random() * len(style))] * (0.6 + 0.6 * rng.random())
             if strokes and rng.random() < 0.8:
-                # Begin or cross where an earlier stroke begins, ends or has its middle.
+                # Start at, or cross, the start, middle or end of an earlier stroke.
                 earlier = strokes[int(rng.random() * len(strokes))]
                 start = earlier[int(rng.random() * 3) * (_CONTROL_POINTS // 2)]
                 stroke = stroke + start - stroke[0 if rng.random() < 0.6 else _CONTROL_POINTS // 2]
@@ -98,7 +98,7 @@ def _character(rng: np.random.Generator, style: np.ndarray) -> np.ndarray:
         points = np.stack(strokes)
         low, high = points.min(axis=(0, 1)), points.max(axis=(0, 1))
         extent = high - low
-        if extent.min() > 0.4 * extent.max():  # else hardly more than a line
+        if extent.min() > 0.4 * extent.max():  # else almost a line
             return (points - (low + high) / 2) / extent.max()
 
 
@@ -108,7 +108,7 @@ def _draw(rng: np.random.Generator, character: np.ndarray, basis: np.ndarray) ->
     controls = character + _STROKE_SHIFT * _signed(rng, n, count, 1, 2)
     controls = controls + _WOBBLE * _signed(rng, n, count, _CONTROL_POINTS, 2)
     turn, slant = _ROTATION * _signed(rng, n), _SLANT * _signed(rng, n)
-    size = 0.62 * (1 + _SCALE * _signed(rng, n, 2))  # of the image; width and height apart
+    size = 0.62 * (1 + _SCALE * _signed(rng, n, 2))  # of the image; width and height separately
     cos, sin = np.cos(turn), np.sin(turn)
     # rotation @ slant @ scale, [n, 2, 2]
     affine = np.stack([cos, cos * slant - sin, sin, sin * slant + cos], axis=-1).reshape(n, 2, 2)
@@ -127,7 +127,7 @@ def _draw(rng: np.random.Generator, character: np.ndarray, basis: np.ndarray) ->
 
 
 def draw_all(progress: bool = True) -> tuple[np.ndarray, list[str]]:
-    """Draw every character; the result is always the same.
+    """Draw every character. The result is always the same.
 
     Args:
         progress: Whether to show a progress bar.

@@ -1,8 +1,8 @@
 """Omniglot (Lake, Salakhutdinov & Tenenbaum 2015) as a TensorFlow Datasets builder.
 
-1623 handwritten characters of 50 alphabets, 20 drawings each, one bit a pixel. TFDS downloads,
-verifies, reports progress and caches; this module says where the data come from, checks that they
-are all there, and shrinks them to 28x28 as the original program does.
+1623 handwritten characters of 50 alphabets, with 20 drawings each and one bit per pixel. TFDS
+downloads, verifies, reports progress and caches. This module defines where the data come from,
+checks that they are complete, and reduces them to 28x28 as the original program does.
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ _REMEDY = f"delete the folder and run {command('fetch')} again"
 class Omniglot(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Omniglot at 28x28, one record a character.
 
-    Not registered with TFDS, whose own "omniglot" keeps the drawings at 105x105 and one by one;
-    prepared data lie in ``<data_dir>/omniglot/<version>``.
+    It is not registered with TFDS, whose own "omniglot" stores single drawings at 105x105. The
+    prepared data are in ``<data_dir>/omniglot/<version>``.
 
     Args:
         data_dir: Folder of all data sets.
-        source: Folder with the two zip files or with the alphabets' folders; None to download.
+        source: Folder with the two zip files or with the alphabets' folders; ``None`` to download.
         url: Address of the folder to download from.
-        archives: What to expect. The checksums bind downloads only: zips of a local folder may
-            be packed anew, so they are judged by what is in them.
+        archives: Expected archives. The checksums apply only to downloads: local zip files may
+            have been repacked, so their contents are checked instead.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -79,7 +79,7 @@ class Omniglot(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type
 
     @property
     def url_infos(self) -> dict[str, Any]:
-        """Size and sha256 of every address, which TFDS enforces on what it downloads."""
+        """Size and sha256 of every address, which TFDS enforces for downloads."""
         return {
             self._archive_url(archive): tfds.core.download.checksums.UrlInfo(
                 size=tfds.core.utils.Size(archive.size),
@@ -145,7 +145,7 @@ class Omniglot(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type
     def _fetch(self, dl_manager: tfds.download.DownloadManager, archive: Archive) -> Path:
         if self.source is not None:
             return self.source / f"{archive.name}.zip"
-        # One at a time, so that a verified archive is kept if the next one fails.
+        # One at a time, so a verified archive is kept if the next one fails.
         return fetch(dl_manager, self._archive_url(archive))
 
     def _check_complete(self, files: Files) -> None:
@@ -163,21 +163,21 @@ class Omniglot(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type
 
 
 def shrink(png: bytes | Path, name: str) -> np.ndarray:
-    """Decode a drawing and shrink it to 28x28 as the original program does.
+    """Decode a drawing and reduce it to 28x28 as the original program does.
 
-    Its ``Image.resize`` takes the nearest pixel, because the images have one bit a pixel.
+    Its ``Image.resize`` uses the nearest pixel, because the images have one bit per pixel.
 
     Args:
-        png: A PNG file, as bytes or by path: 105x105, one bit a pixel.
-        name: What to call it in an error.
+        png: A PNG file, as bytes or by path: 105x105, one bit per pixel.
+        name: Name of the drawing in errors.
 
     Returns:
         uint8 [28, 28, 1]: 0 is ink, 1 is paper.
 
     Raises:
-        DatasetError: If it is damaged, or is no 105x105 image of one bit a pixel.
+        DatasetError: The file is damaged, or is not a 105x105 image with one bit per pixel.
     """
-    expected = "must be 105x105, one bit a pixel. Received:"
+    expected = "must be 105x105, one bit per pixel. Received:"
     try:
         content = png if isinstance(png, bytes) else png.read_bytes()
         check_png(content)
@@ -185,13 +185,13 @@ def shrink(png: bytes | Path, name: str) -> np.ndarray:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(content), formats=("PNG",))
         mode, size = image.mode, image.size
-        right = (mode, size) == ("1", RAW_SIZE)  # before it is decoded: it may be huge
+        right = (mode, size) == ("1", RAW_SIZE)  # check before decoding: it may be huge
         small = image.resize(SIZE, Image.Resampling.NEAREST) if right else None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DatasetError(
             f"Omniglot is damaged: {name} {expected} far more pixels ({why(error)})"
         ) from error
-    except Exception as error:  # damaged bytes may raise anything at all
+    except Exception as error:  # damaged bytes may raise any error
         reason = "it is no PNG" if isinstance(error, PIL.UnidentifiedImageError) else why(error)
         raise DatasetError(f"Omniglot is damaged: {name} does not decode: {reason}") from error
     if small is None:
@@ -202,12 +202,12 @@ def shrink(png: bytes | Path, name: str) -> np.ndarray:
 
 
 def _open_builder(data_dir: Path, **options: Any) -> Omniglot:
-    """The builder, which reads what TFDS noted about prepared data."""
+    """Return the builder, which reads TFDS's metadata of prepared data."""
     try:
         return Omniglot(data_dir=data_dir, **options)
-    except Exception as error:  # damaged bytes may raise anything at all
+    except Exception as error:  # damaged bytes may raise any error
         if isinstance(error, OSError) and error.strerror:
-            raise  # of the disk
+            raise  # an error of the disk
         folder = data_dir / "omniglot" / str(Omniglot.VERSION)
         raise DatasetError(f"{folder} is damaged: {_REMEDY} ({why(error)})") from error
 
@@ -225,24 +225,24 @@ def prepare(
     archives: Sequence[Archive] = ARCHIVES,
     progress: bool = True,
 ) -> Path:
-    """Fetch, verify and store Omniglot for `load`; does nothing if that is done already.
+    """Fetch, verify and store Omniglot for ``load``, unless this is already done.
 
     Args:
         data_dir: Folder of all data sets. An extracted ``<data_dir>/omniglot/<alphabet>/
-            <character>/*.png``, as the original program makes it, is used where it is found.
+            <character>/*.png``, as the original program creates it, is used if present.
         source: Folder with ``images_background.zip`` and ``images_evaluation.zip``, or with the
-            alphabets' folders; None to download.
+            alphabets' folders; ``None`` to download.
         url: Address of a folder with the official archives, http or https.
-        archives: What to expect.
+        archives: Expected archives.
         progress: Whether to show progress bars.
 
     Returns:
         The folder of the prepared data, ``<data_dir>/omniglot/<version>``.
 
     Raises:
-        ValueError: If `url` is not http or https.
-        DatasetError: If the data cannot be had, are damaged or incomplete. Nothing is prepared
-            then; archives that were downloaded and verified are kept for the next attempt.
+        ValueError: ``url`` is not http or https.
+        DatasetError: The data are not available, damaged or incomplete. In this case nothing is
+            prepared; verified downloads are kept for the next attempt.
     """
     data_dir = Path(data_dir)
     if not re.match("https?://", url):
@@ -257,7 +257,7 @@ def prepare(
         builder = _open_builder(data_dir, source=source, url=url, archives=archives)
         if not _is_prepared(builder):
             _download_and_prepare(builder, data_dir / "downloads", progress)
-    read(builder)  # also on a second run: a damaged file on disk must not pass for ready
+    read(builder)  # also on a second run: a damaged file on disk must not count as ready
     return Path(builder.data_path)
 
 
@@ -278,16 +278,16 @@ def load(*, data_dir: Path, seed: int, progress: bool = True) -> FewShotDataset:
     """Load Omniglot: 4800 training classes (1200 characters, 4 rotations), 423 test classes.
 
     Args:
-        data_dir: Folder of all data sets, holding prepared data or an extracted tree.
+        data_dir: Folder of all data sets, with prepared data or an extracted tree.
         seed: Seed of the split.
-        progress: Whether to show progress bars where an extracted tree has to be prepared.
+        progress: Whether to show progress bars if an extracted tree has to be prepared.
 
     Returns:
         The data set; images uint8 [104460, 28, 28, 1], 0 (ink) and 1 (paper).
 
     Raises:
-        DatasetNotFoundError: If Omniglot is not in `data_dir`.
-        DatasetError: If what is there is damaged or incomplete.
+        DatasetNotFoundError: Omniglot is not in ``data_dir``.
+        DatasetError: The data are damaged or incomplete.
     """
     with files_of(data_dir):
         builder = _open_builder(data_dir)
@@ -305,7 +305,7 @@ def load(*, data_dir: Path, seed: int, progress: bool = True) -> FewShotDataset:
     if not official:
         warn(
             f"the drawings in {builder.data_dir} are not exactly those of the official archives; "
-            "results are recorded as of other data"
+            "results are recorded as those of other data"
         )
     origin = "the official drawings" if official else "not the official drawings"
     return build_character_dataset("omniglot", drawings, names, seed=seed, origin=origin)
@@ -315,21 +315,21 @@ def read(builder: Omniglot) -> tuple[np.ndarray, list[str]]:
     """Read prepared data.
 
     Args:
-        builder: A builder whose data are prepared.
+        builder: A builder with prepared data.
 
     Returns:
         Drawings, uint8 [characters, 20, 28, 28, 1], and names such as
         ``"Tifinagh/character55"``, sorted by alphabet and character.
 
     Raises:
-        DatasetError: If the file is damaged or records are missing.
+        DatasetError: The file is damaged or records are missing.
     """
     expected = sum(sum(archive.alphabets.values()) for archive in builder.archives)
     try:
         records = list(builder.as_data_source(split="all_characters"))
         drawings = np.stack([record["images"] for record in records])
         names = [f"{r['alphabet'].decode()}/{r['character'].decode()}" for r in records]
-    except Exception as error:  # damaged bytes may raise anything at all
+    except Exception as error:  # damaged bytes may raise any error
         raise DatasetError(f"{builder.data_dir} is damaged: {_REMEDY} ({why(error)})") from error
     if len(records) != expected:
         raise DatasetError(

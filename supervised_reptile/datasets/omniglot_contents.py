@@ -1,4 +1,4 @@
-"""What must be in Omniglot, and where its files are found: in two zips or in a folder tree."""
+"""The required contents of Omniglot, and its files in two zip files or in a folder tree."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Files = dict[tuple[str, str], dict[str, bytes | Path]]
 
 @dataclasses.dataclass(frozen=True)
 class Archive:
-    """One of the zip files, and what must be in it.
+    """One of the zip files and its required contents.
 
     Attributes:
         name: File name without ``.zip``, and name of the one folder inside.
@@ -68,17 +68,17 @@ ARCHIVES = (
 )
 
 FINGERPRINT = "bd90dfc0e7a2105b"
-"""Of the data set that the official drawings make, whatever prepared them."""
+"""Fingerprint of the data set with the official drawings."""
 
 
 def find_problems(
     files: Mapping[tuple[str, str], Mapping[str, Any]], archives: Sequence[Archive] = ARCHIVES
 ) -> Iterator[str]:
-    """Yield one phrase for everything that is missing or does not belong.
+    """Yield a phrase for everything that is missing or does not belong.
 
     Args:
         files: Drawings by (alphabet, character).
-        archives: What to expect.
+        archives: Expected archives.
 
     Yields:
         Phrases such as ``"alphabet Tifinagh has 54 of 55 characters"``.
@@ -104,18 +104,18 @@ def find_problems(
 
 
 def tree_files(root: Path) -> Files:
-    """List ``root/<alphabet>/<character>/*.png``, the tree the original program makes.
+    """List ``root/<alphabet>/<character>/*.png``, the tree that the original program creates.
 
-    Where the two archives lie unzipped, the alphabets are in a folder of each.
+    If the two archives are unzipped, each has a folder that contains its alphabets.
 
-    TFDS keeps its prepared data in a version folder beside the alphabets, without subfolders, so
-    the two cannot be mistaken for each other.
+    TFDS stores prepared data in a version folder next to the alphabets. It has no subfolders, so
+    the two cannot be confused.
 
     Args:
-        root: Folder of the alphabets; may be absent.
+        root: Folder of the alphabets, which may be missing.
 
     Returns:
-        Paths of the drawings, empty where there is no such tree.
+        Paths of the drawings, empty if there is no such tree.
     """
     files: Files = defaultdict(dict)
     unzipped = [root / archive.name for archive in ARCHIVES if (root / archive.name).is_dir()]
@@ -135,10 +135,10 @@ def zip_files(path: Path, top: str) -> Files:
         top: Name of the one folder inside.
 
     Returns:
-        PNG files as bytes; whatever else is in the archive is left out.
+        PNG files as bytes; other files in the archive are ignored.
 
     Raises:
-        DatasetError: If the archive is damaged or unsafe.
+        DatasetError: The archive is damaged or unsafe.
     """
     files: Files = defaultdict(dict)
     for member, content in read_members(path, ".png"):

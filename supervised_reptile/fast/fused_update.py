@@ -1,4 +1,4 @@
-"""TensorFlow's single-kernel form of an optimizer's step."""
+"""The single-kernel form of an optimizer step in TensorFlow."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import tensorflow as tf
 def fused_update(
     optimizer: keras.optimizers.Optimizer, variables: Sequence[keras.Variable]
 ) -> Callable[[Sequence[tf.Tensor]], None] | None:
-    """TensorFlow's single-kernel form of ``optimizer.apply``, where there is an exact one.
+    """Return TensorFlow's single-kernel form of ``optimizer.apply``, or ``None`` if there is none.
 
-    It works on the optimizer's own slots and step count, so that which of the two ran cannot be
-    told from the state.
+    It updates the optimizer's own slots and step count, so both forms leave the same state.
     """
     decorated = (
         optimizer.clipnorm is not None
@@ -43,8 +42,8 @@ def fused_update(
         return gradient_descent
 
     if type(optimizer) is keras.optimizers.Adam and not optimizer.amsgrad:
-        # The slots come last in `variables`: before them the step count and, unless it follows a
-        # schedule, the learning rate.
+        # In `variables`, the step count and, unless it follows a schedule, the learning rate come
+        # first, and the slots last.
         *_, momentum, velocity = optimizer.variables
 
         def adam(gradients: Sequence[tf.Tensor]) -> None:

@@ -10,10 +10,10 @@ import tensorflow as tf
 
 
 class _FusedBatchStatistics(keras.Layer):
-    """One-kernel form of a ``GroupNormalization`` that normalises a whole batch by channel.
+    """One-kernel form of a ``GroupNormalization`` that normalizes a whole batch by channel.
 
-    Used inside the learner only, never saved: it shares γ and β with the stock layer it stands
-    for, and differs from it by float32 rounding alone.
+    The learner uses it internally and never saves it. It shares γ and β with the stock layer that
+    it replaces, and its result differs only by float32 rounding.
     """
 
     def __init__(self, normalization: keras.layers.GroupNormalization) -> None:
@@ -22,7 +22,7 @@ class _FusedBatchStatistics(keras.Layer):
         self.built = True
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
-        """Normalise [1, positions, channels] by channel, in float32 as the stock layer does."""
+        """Normalize [1, positions, channels] by channel, in float32 as the stock layer does."""
         gamma, beta = (
             tf.cast(tf.convert_to_tensor(v), tf.float32)
             for v in (self.normalization.gamma, self.normalization.beta)
@@ -34,17 +34,17 @@ class _FusedBatchStatistics(keras.Layer):
             mean=tf.zeros([0]),
             variance=tf.zeros([0]),
             epsilon=self.normalization.epsilon,
-            is_training=True,  # use the batch's statistics; the running ones are not asked for
+            is_training=True,  # use the batch's statistics, not running ones
         )
         return tf.cast(tf.squeeze(y, 2), self.compute_dtype)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """Same shape out as in."""
+        """Return the input shape."""
         return input_shape
 
 
 class _ConvolutionWithoutBias(keras.Layer):
-    """A convolution that leaves out its bias, where what follows would take it out again."""
+    """A convolution without its bias, for use where the next layer would cancel it."""
 
     def __init__(self, convolution: keras.layers.Conv2D) -> None:
         name = f"{convolution.name}_without_bias"
@@ -58,25 +58,25 @@ class _ConvolutionWithoutBias(keras.Layer):
         return self.convolution.convolution_op(x, kernel)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
-        """As the convolution's."""
+        """Return the output shape of the convolution."""
         return self.convolution.compute_output_shape(input_shape)
 
 
 def fused_for_training(model: keras.Model) -> keras.Model:
-    """The same function on the same variables, in fewer and faster operations.
+    """Return the same function on the same variables, in fewer and faster operations.
 
-    Stock ``GroupNormalization`` runs as some ten small operations (and twice as many in the
-    gradient); where it stands for :func:`batch_statistics_normalization` TensorFlow's fused
-    kernel does the same arithmetic in one, on CPU and GPU.
+    ``GroupNormalization`` runs as about ten small operations, and twice as many in the gradient.
+    Where it implements :func:`batch_statistics_normalization`, TensorFlow's fused kernel does the
+    same arithmetic in one operation, on CPU and GPU.
 
-    A bias just before it has no effect, as subtracting the mean takes any constant out again. It
-    is left out here, and so its gradient is the exact 0. (Computed, it would be rounding noise,
-    which Adam with ε = 1e-8 blows up to steps of the learning rate: in the authors' program these
-    biases wander about, without any effect on the outputs.)
+    A bias directly before it has no effect, because subtracting the mean cancels any constant.
+    Such biases are left out, so their gradient is exactly 0. (A computed gradient would be rounding
+    noise, which Adam with ε = 1e-8 amplifies to steps of the size of the learning rate. In the
+    authors' program these biases drift, without any effect on the outputs.)
 
     Args:
-        model: Any Keras model. Only functional models can be rewritten; others come back as
-            they are.
+        model: Any Keras model. Only functional models can be rewritten; others are returned
+            unchanged.
 
     Returns:
         A model that shares every variable with ``model``, in the same order.
@@ -100,23 +100,25 @@ def fused_for_training(model: keras.Model) -> keras.Model:
 
 
 def _is_plainly_functional(model: keras.Model) -> bool:
-    """Whether the graph of layers is all there is: no ``call`` or ``train_step`` of the user's."""
+    """Whether the model is its graph of layers, without a custom ``call`` or ``train_step``."""
     return type(model).__name__ == "Functional" and type(model).__module__.startswith("keras.")
 
 
 def _rebuilt(model: keras.Model, call: Callable) -> keras.Model:
-    """The model on the same layers, with ``call(layer, *args, **kwargs)`` for every call."""
+    """Rebuild the model on the same layers, with ``call(layer, *args, **kwargs)`` for each."""
     return keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=call)
 
 
 def convolutions_whose_bias_has_no_effect(model: keras.Model) -> list[keras.layers.Conv2D]:
-    """Those called once, with no activation, whose output goes into batch statistics alone.
+    """Find convolutions whose bias is cancelled by the batch normalization after them.
+
+    They are called once and have no activation, and only the normalization uses their output.
 
     Args:
         model: Functional model.
 
     Returns:
-        The layers, whose biases batch normalization takes out again: their exact gradient is 0.
+        The layers. The exact gradient of their biases is 0.
     """
     calls = []
     uses: collections.Counter[int] = collections.Counter()
@@ -155,7 +157,7 @@ def convolutions_whose_bias_has_no_effect(model: keras.Model) -> list[keras.laye
 def _keeps_channels_last(
     layer: keras.Operation, x: keras.KerasTensor, y: keras.KerasTensor
 ) -> bool:
-    """Whether a call only reshapes what stands before the channels."""
+    """Whether a call only reshapes the axes before the channels."""
     return type(layer).__name__ == "Reshape" and x.shape[-1] == y.shape[-1]
 
 

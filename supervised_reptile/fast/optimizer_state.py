@@ -1,4 +1,4 @@
-"""Optimizers of one configuration on different variables, and where each keeps the same thing."""
+"""Match the variables of equal optimizers that were built on different weights."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import keras
 
 
 class Place(NamedTuple):
-    """What a variable of an optimizer is for.
+    """The role of a variable of an optimizer.
 
     Attributes:
-        slot: Name of the slot, such as ``"momentum"``; ``None`` for what belongs to no weight,
-            such as the step count.
-        number: How many with that name came before: of the same weight, or without a weight.
+        slot: Name of the slot, such as ``"momentum"``; ``None`` for variables that belong to no
+            weight, such as the step count.
+        number: Number of earlier variables with the same name and the same weight (or no weight).
     """
 
     slot: str | None
@@ -26,17 +26,17 @@ class Place(NamedTuple):
 def build_recording(
     optimizer: keras.optimizers.Optimizer, weights: Sequence[keras.Variable]
 ) -> list[Place]:
-    """Build an optimizer and see what it makes each of its variables for.
+    """Build an optimizer and record the role of each of its variables.
 
-    Keras lists the slots in an order of each optimizer's own (RMSprop with momentum: all
-    velocities, then all momenta), so the order alone does not say which is which.
+    Each optimizer class has its own order of slots in Keras (RMSprop with momentum: all
+    velocities, then all momenta), so the order alone does not identify them.
 
     Args:
         optimizer: New Keras optimizer.
-        weights: What to build it on.
+        weights: Variables to build it on.
 
     Returns:
-        The place of each of ``optimizer.variables``.
+        The role of each of ``optimizer.variables``.
     """
     places: dict[int, Place] = {}
     counts: Counter = Counter()
@@ -49,7 +49,7 @@ def build_recording(
         counts[name, weight] += 1
         return variable
 
-    vars(optimizer)["add_variable_from_reference"] = recorded  # hides the method for a moment
+    vars(optimizer)["add_variable_from_reference"] = recorded  # temporarily hides the method
     try:
         optimizer.build(weights)
     finally:
@@ -59,18 +59,18 @@ def build_recording(
 
 
 def new_like(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
-    """A new optimizer of the same configuration, with the same schedule object."""
+    """Return a new optimizer of the same configuration, with the same schedule object."""
     config = optimizer.get_config()
     rate = optimizer._learning_rate
     if "learning_rate" in config and not isinstance(rate, keras.Variable):
-        config["learning_rate"] = rate  # a schedule may be of the user's own class
+        config["learning_rate"] = rate  # a schedule may have a custom class
     return type(optimizer).from_config(config)
 
 
 def undecayed(
     optimizer: keras.optimizers.Optimizer, weights: Sequence[keras.Variable]
 ) -> list[bool]:
-    """Which weights the user excluded from the optimizer's weight decay."""
+    """Return which weights the user excluded from the optimizer's weight decay."""
     return [not _decaying(optimizer)._use_weight_decay(weight.value) for weight in weights]
 
 

@@ -1,4 +1,4 @@
-"""The examples that some tasks need, and no others, copied to the device."""
+"""Copy to the device only the examples that the tasks need."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Tasks = TypeVar("Tasks", TrainingTasks, EvaluationTasks)
 
 
 class Staging:
-    """Gathers rows of an array in host memory, or on disk, for one call of a compiled function.
+    """Gather rows of an array in host memory, or on disk, for one call of a compiled function.
 
-    A data set may therefore be a memory map larger than memory. A meta-iteration needs a few
-    hundred images; copying them takes less than a hundredth of its time.
+    A data set may therefore be a memory map that is larger than memory. A meta-iteration needs a
+    few hundred images; copying them takes less than a hundredth of its time.
     """
 
     def __init__(self) -> None:
@@ -30,12 +30,12 @@ class Staging:
 
         Args:
             examples: All stored examples, [num_examples, ...]. TensorFlow variables and tensors
-                are used as they are.
+                are used directly.
             tasks: Tasks whose indices are rows of ``examples``.
 
         Returns:
-            The rows that are needed, each once, in a variable that the next call overwrites; and
-            the tasks with indices into it, as tensors.
+            The required rows, each once, in a variable that the next call overwrites; and the
+            tasks with indices into that variable, as tensors.
         """
         if isinstance(examples, tf.Variable | tf.Tensor):
             return examples, tasks.map(tf.convert_to_tensor)

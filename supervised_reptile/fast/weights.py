@@ -1,4 +1,4 @@
-"""The fast weights φ̃ of the inner loop and the optimizer slots that go with them."""
+"""The fast weights φ̃ of the inner loop and their optimizer slots."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from supervised_reptile.fast.optimizer_state import (
     undecayed,
 )
 
-# Optimizers whose rule for one number looks at no other number: for these, all weights may lie
-# in one flat vector. (LAMB, Adafactor, Muon … work on whole matrices.)
+# Elementwise optimizers: the update of one number depends on no other number, so all weights may
+# be stored in one flat vector. (LAMB, Adafactor, Muon … work on whole matrices.)
 _ELEMENTWISE = (
     keras.optimizers.SGD,
     keras.optimizers.Adam,
@@ -35,20 +35,20 @@ _ELEMENTWISE = (
 
 
 class FastWeights:
-    """A working copy φ̃ of a model's trainable weights, with an optimizer that steps it.
+    """A working copy φ̃ of a model's trainable weights, with an optimizer that updates it.
 
-    The copy is held as one flat float32 vector wherever the optimizer treats all numbers alike: one
-    step is then one update instead of one for every layer, and the gradient of the split is one
-    concatenation. Weights with a rule of their own (a constraint, no weight decay) stay apart. The
+    The copy is one flat float32 vector if the optimizer treats all numbers alike. A step is then
+    one update instead of one per layer, and the gradient of the split is one concatenation. If a
+    weight has a rule of its own (a constraint, no weight decay), all weights stay separate. The
     optimizer's slots and step count belong to the copy and survive :meth:`load`, as the paper's
-    inner Adam requires: they are never reset from task to task.
+    inner Adam requires: they are not reset between tasks.
 
     Args:
-        weights: Trainable variables of the model, all float32; their values are not used.
-        optimizer: An unbuilt Keras optimizer; it is built on the copy and owned by it.
+        weights: Trainable variables of the model, all float32. Their values are not used.
+        optimizer: A Keras optimizer that is not built yet. It is built on the copy.
 
     Raises:
-        ValueError: ``optimizer`` was built on other variables already.
+        ValueError: ``optimizer`` has already been built.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class FastWeights:
     ) -> None:
         if optimizer.built:
             raise ValueError(
-                "optimizer must be new, as its slots belong to the fast weights. "
+                "optimizer must be new because its slots belong to the fast weights. "
                 f"Received: {optimizer.name}, built on other variables"
             )
         self._weights = list(weights)
@@ -73,10 +73,10 @@ class FastWeights:
         self.optimizer = optimizer
         exclude(optimizer, self.variables, self._undecayed if not self.flat else [False])
         if self.flat:
-            self._places = build_recording(optimizer, self.variables)
+            self._roles = build_recording(optimizer, self.variables)
         else:
             optimizer.build(self.variables)
-        # A learning rate that was changed since is no state of the past.
+        # Without the learning rate: resetting the state must not undo a change of it.
         self._initial_state = [
             (v, v.numpy()) for v in optimizer.variables if v.name != "learning_rate"
         ]
@@ -87,24 +87,24 @@ class FastWeights:
         )
 
     def pack(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """One tensor a weight → the layout of :attr:`variables`."""
+        """Convert one tensor per weight to the layout of :attr:`variables`."""
         if not self.flat:
             return [tf.convert_to_tensor(t) for t in tensors]
         return [tf.concat([tf.reshape(t, [-1]) for t in tensors], axis=0)]
 
     def unpack(self, packed: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """The layout of :attr:`variables` → one tensor a weight, of the weight's shape."""
+        """Convert the layout of :attr:`variables` to one tensor per weight, of its shape."""
         if not self.flat:
             return list(packed)
         parts = tf.split(packed[0], self._sizes)
         return [tf.reshape(p, s) for p, s in zip(parts, self._shapes, strict=True)]
 
     def values(self) -> list[tf.Tensor]:
-        """The current φ̃, in packed layout."""
+        """Return the current φ̃, packed."""
         return [v.value.read_value() for v in self.variables]
 
     def load(self, packed: Sequence[tf.Tensor]) -> None:
-        """Set φ̃; the optimizer's slots and step count stay as they are."""
+        """Set φ̃. The optimizer's slots and step count do not change."""
         for variable, value in zip(self.variables, packed, strict=True):
             variable.value.assign(value)
 
@@ -114,22 +114,22 @@ class FastWeights:
             variable.value.assign(variable.value * factor)
 
     def apply_gradients(self, gradients: Sequence[tf.Tensor]) -> None:
-        """One optimizer step on φ̃; ``gradients`` in packed layout."""
+        """Take one optimizer step on φ̃; ``gradients`` are packed."""
         self._apply_gradients(gradients)
 
     def copy_optimizer_state(self, other: FastWeights) -> None:
-        """Take over slots, step count and learning rate of ``other``, bit for bit."""
+        """Copy slots, step count and learning rate from ``other``, bit for bit."""
         for mine, theirs in zip(self.optimizer.variables, other.optimizer.variables, strict=True):
             mine.value.assign(theirs.value)
 
     def optimizer_for(self, weights: Sequence[keras.Variable]) -> keras.optimizers.Optimizer:
-        """An optimizer of the same configuration and state, built on a model's weights.
+        """Return an optimizer of the same configuration and state, built on a model's weights.
 
         Args:
-            weights: Trainable variables of the shapes of this copy.
+            weights: Trainable variables of the same shapes as this copy.
 
         Returns:
-            Optimizer with slots of its own for each weight, as Keras stores it with a model.
+            Optimizer with separate slots for each weight, as Keras stores it with a model.
         """
         optimizer = new_like(self.optimizer)
         exclude(optimizer, weights, self._undecayed)
@@ -138,53 +138,57 @@ class FastWeights:
         return optimizer
 
     def give_optimizer_state(self, optimizer: keras.optimizers.Optimizer) -> None:
-        """Bring slots, step count and learning rate of an :meth:`optimizer_for` up to date."""
-        for mine, theirs, unpacked in self._state_beside(optimizer):
+        """Copy the current state to an optimizer that :meth:`optimizer_for` returned."""
+        for mine, theirs, unpacked in self._matched_variables(optimizer):
             values = self.unpack([mine]) if unpacked else [mine]
             for variable, value in zip(theirs, values, strict=True):
                 variable.assign(value)
 
     def take_optimizer_state(self, optimizer: keras.optimizers.Optimizer) -> None:
-        """Take over slots and step count, but not the learning rate.
+        """Copy slots and step count from an optimizer, but not its learning rate.
 
         Args:
-            optimizer: One of the same kind, built on weights of the shapes of this copy, such as
-                :meth:`optimizer_for` gives.
+            optimizer: Optimizer of the same class, built on weights of the same shapes, such as
+                one from :meth:`optimizer_for`.
 
         Raises:
-            ValueError: It is of another kind, or was built on other weights.
+            ValueError: The optimizer has another class, or was built on other weights.
         """
-        for mine, theirs, unpacked in self._state_beside(optimizer):
+        for mine, theirs, unpacked in self._matched_variables(optimizer):
             if mine.name != "learning_rate":
                 values = [tf.convert_to_tensor(v) for v in theirs]
                 mine.assign(self.pack(values)[0] if unpacked else values[0])
 
-    def _state_beside(
+    def _matched_variables(
         self, optimizer: keras.optimizers.Optimizer
     ) -> list[tuple[keras.Variable, list[keras.Variable], bool]]:
-        """Each variable of this copy's optimizer, and what is in its place in another one.
+        """Pair each variable of this copy's optimizer with its counterparts in another one.
 
-        The last value says whether this is a slot of the flat vector, in whose place there is one
-        of each weight.
+        The last value is whether the variable is a slot of the flat vector, which has one
+        counterpart per weight.
         """
         mine, theirs = self.optimizer.variables, optimizer.variables
         if not self.flat:
-            beside = [([v], False) for v in theirs]
-        elif len(theirs) == len(self._apart):
-            beside = []
-            for place in self._places:
-                same = [v for v, other in zip(theirs, self._apart, strict=True) if other == place]
-                beside.append((same, place.slot is not None))
+            matches = [([v], False) for v in theirs]
+        elif len(theirs) == len(self._separate_roles):
+            matches = []
+            for place in self._roles:
+                same = [
+                    v
+                    for v, other in zip(theirs, self._separate_roles, strict=True)
+                    if other == place
+                ]
+                matches.append((same, place.slot is not None))
         else:
-            beside = []
-        found = [[tuple(v.shape) for v in each] for each, _ in beside]
+            matches = []
+        found = [[tuple(v.shape) for v in each] for each, _ in matches]
         wanted = [
             self._shapes if slot else [tuple(v.shape)]
-            for v, (_, slot) in zip(mine, beside, strict=False)
+            for v, (_, slot) in zip(mine, matches, strict=False)
         ]
         if (
             type(optimizer) is not type(self.optimizer)
-            or len(beside) != len(mine)
+            or len(matches) != len(mine)
             or found != wanted
         ):
             raise ValueError(
@@ -192,21 +196,21 @@ class FastWeights:
                 f"{self._shapes}. Received: {optimizer.name} with variables of shapes "
                 f"{[tuple(v.shape) for v in theirs]}"
             )
-        return [(v, same, slot) for v, (same, slot) in zip(mine, beside, strict=True)]
+        return [(v, same, slot) for v, (same, slot) in zip(mine, matches, strict=True)]
 
     @functools.cached_property
-    def _apart(self) -> list[Place]:
-        """The places of an optimizer like this one with a variable for each weight."""
+    def _separate_roles(self) -> list[Place]:
+        """The roles of the variables of such an optimizer with separate weights."""
         weights = [_variable(shape, "weight") for shape in self._shapes]
         return build_recording(new_like(self.optimizer), weights)
 
     def reset_optimizer(self) -> None:
-        """Set slots and step count to what they were when the optimizer was new."""
+        """Reset slots and step count to their initial values."""
         for variable, value in self._initial_state:
             variable.value.assign(value)
 
     def twin(self) -> FastWeights:
-        """Another working copy of the same layout with an optimizer of the same configuration."""
+        """Return another working copy with an optimizer of the same configuration."""
         optimizer = new_like(self.optimizer)
         exclude(optimizer, self._weights, self._undecayed)
         return FastWeights(self._weights, optimizer)
@@ -217,9 +221,9 @@ def _variable(shape: Sequence[int], name: str) -> keras.Variable:
 
 
 def _copy_of(weight: keras.Variable) -> keras.Variable:
-    """A variable that an optimizer treats like this weight."""
+    """Return a variable that an optimizer treats like this weight."""
     copy = _variable(weight.shape, weight.name)
-    copy._path = weight.path  # Muon goes by it
+    copy._path = weight.path  # Muon decides by it
     copy.constraint = weight.constraint
     copy.overwrite_with_gradient = getattr(weight, "overwrite_with_gradient", False)
     return copy
@@ -230,5 +234,5 @@ def _has_a_rule_of_its_own(weight: keras.Variable) -> bool:
 
 
 def _is_elementwise(optimizer: keras.optimizers.Optimizer) -> bool:
-    # A norm is clipped variable by variable; clipping values or the global norm is not.
+    # `clipnorm` clips each variable separately; the other ways of clipping do not.
     return type(optimizer) in _ELEMENTWISE and optimizer.clipnorm is None

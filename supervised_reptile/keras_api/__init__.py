@@ -1,1 +1,1 @@
-"""What a Keras user touches: ``fit``, ``adapt``, ``rehead`` and tasks of their own."""
+"""The interface for Keras users: ``fit``, ``adapt``, ``rehead`` and tasks of your own."""

@@ -1,4 +1,4 @@
-"""A meta-trained model on classes of your own: fine-tune it, ask it, give it another head."""
+"""Use a meta-trained model on classes of your own: fine-tune, predict, replace the head."""
 
 from __future__ import annotations
 
@@ -31,43 +31,44 @@ from supervised_reptile.tasks import (
     task_seeds,
 )
 
-# One for each model that was adapted: making one and tracing its functions takes a second or two.
+# One learner per adapted model: building it and tracing its functions takes a second or two.
 _LEARNERS: weakref.WeakKeyDictionary[keras.Model, tuple[Reptile, tuple]] = (
     weakref.WeakKeyDictionary()
 )
 
 
 class FewShotClassifier:
-    """A model fine-tuned on a few labelled images, as :func:`adapt` returns it.
+    """A model that was fine-tuned on a few labeled images; :func:`adapt` returns it.
 
     Attributes:
-        support: float32 [examples, ...], the labelled images it was fine-tuned on.
+        support: float32 [examples, ...], the labeled images that it was fine-tuned on.
     """
 
     def __init__(self, learner: Reptile, support: np.ndarray, value_range: tuple | None) -> None:
         self.support = support
         self._value_range = value_range
-        self._learner = learner  # shared with other classifiers, so what it holds is kept here too
+        self._learner = learner  # shared with other classifiers, so keep the values here
         self._variables = [*learner.model.variables, *learner.inner_optimizer.variables]
         self._values = [v.numpy() for v in self._variables]
 
     def predict(self, images: np.ndarray, *, transductive: bool = False) -> np.ndarray:
-        """Probability of each class.
+        """Compute the probability of each class.
 
         Args:
-            images: Floating-point [images, ...], like those it was fine-tuned on.
-            transductive: False: each image goes through the network with all of :attr:`support`
-                and without the others, so that its answer is its own. True: the images go through
-                together and share their batch statistics, which makes the answers better where
-                all classes occur equally often among them, as the paper's held-out images do
-                (Sec. 6.1). One image alone then has only its own statistics.
+            images: Floating-point [images, ...], like the images it was fine-tuned on.
+            transductive: If ``False``, each image passes through the network with all of
+                :attr:`support` and without the other images, so its prediction does not depend on
+                them. If ``True``, the images pass through together and share their batch
+                statistics. This gives better predictions when all classes are equally frequent,
+                as in the paper's tasks (Sec. 6.1). A single image then has only its own
+                statistics.
 
         Returns:
-            float32 [images, classes], each row of sum 1.
+            float32 [images, classes]; each row sums to 1.
 
         Raises:
-            ValueError: The images are of another shape, type or range than the model takes, or
-                the outputs are not finite (``NotFiniteError``).
+            ValueError: The shape, type or range of the images does not suit the model, or the
+                outputs are not finite (``NotFiniteError``).
         """
         images = checked_images(self._learner.model, images, self._value_range)
         count, known = len(images), len(self.support)
@@ -90,7 +91,7 @@ class FewShotClassifier:
     def evaluate(
         self, images: np.ndarray, labels: np.ndarray, *, transductive: bool = False
     ) -> dict[str, float]:
-        """Mean cross-entropy and accuracy on labelled images.
+        """Compute the mean cross-entropy and the accuracy on labeled images.
 
         Args:
             images: As for :meth:`predict`.
@@ -111,7 +112,7 @@ class FewShotClassifier:
         return {"loss": float(loss), "accuracy": float(right)}
 
     def summary(self, **arguments: object) -> None:
-        """Print what it is, and the Keras summary of its model."""
+        """Print a description of the classifier and the Keras summary of its model."""
         print(self)
         self.model.summary(**arguments)
 
@@ -124,7 +125,7 @@ class FewShotClassifier:
 
     @functools.cached_property
     def model(self) -> keras.Model:
-        """The fine-tuned Keras model from images to logits, compiled, to be saved or exported."""
+        """The fine-tuned, compiled Keras model from images to logits, to save or export."""
         return self._restored().compiled_model()
 
     def _restored(self) -> Reptile:
@@ -143,36 +144,36 @@ def adapt(
     seed: int = 0,
     value_range: tuple[float, float] | Literal["model"] | None = "model",
 ) -> FewShotClassifier:
-    """Fine-tune a copy of a model on a few labelled images, as the paper's evaluation does.
+    """Fine-tune a copy of a model on a few labeled images, as the paper's evaluation does.
 
-    Mini-batches are dealt out by ``tasks.mini_batches``. Each step is one of the model's own
-    optimizer, whose slots and step count it starts from, on the model's own loss, which of this
-    package's models is the *sum* of softmax cross-entropies. The model given stays as it is, its
-    optimizer too.
+    Each step uses the model's own optimizer, starting from its slots and step count, and the
+    model's own loss. The loss of this package's models is the *sum* of softmax cross-entropies.
+    ``tasks.mini_batches`` divides the examples into mini-batches. The given model and its optimizer
+    do not change.
 
-    For another number of classes than the model has outputs see :func:`rehead`.
+    If the number of classes differs from the model's, call :func:`rehead` first.
 
     Args:
-        model: Classifier from images to logits, or to probabilities with a softmax last,
-            [batch, classes]: from ``load_pretrained``, ``MetaLearner.compiled_model`` or
-            ``keras.models.load_model`` of a run's ``model.keras``. One that is not compiled is
-            fine-tuned with the paper's Adam. Moments of an optimizer that has not trained are zero.
-        images: Floating-point [examples, height, width, channels], with the values that the model
-            was trained on (the paper's: 0 … 1, of Omniglot 0 is ink and 1 paper).
+        model: Classifier from images to logits, or to probabilities with a softmax at the end,
+            [batch, classes]. It comes from ``load_pretrained``, ``MetaLearner.compiled_model``, or
+            ``keras.models.load_model`` of a run's ``model.keras``. If it is not compiled, the
+            paper's Adam is used. The moments of an optimizer that has not trained are zero.
+        images: Floating-point [examples, height, width, channels], in the value range that the
+            model was trained on (the paper's: 0 … 1; in Omniglot 0 is ink and 1 is paper).
         labels: Integers [examples], in 0 … classes − 1.
         steps: Number of fine-tuning steps, at least 0. Default: the paper's 50.
-        batch: Size of a mini-batch, at least 1. Default: the paper's for Omniglot, 5, or 10 from
-            20 classes on. (For 5-shot Mini-ImageNet it is 15.)
+        batch: Size of a mini-batch, at least 1. Default: the paper's for Omniglot, 5, or 10 for 20
+            or more classes. (For 5-shot Mini-ImageNet it is 15.)
         seed: Seed of the mini-batches, at least 0.
-        value_range: Smallest and largest value an image may have, or ``None`` for any. The default,
-            ``"model"``, is any if a layer of the model scales its inputs (``Rescaling``,
-            ``Normalization``), which may then be integers, and else 0 … 1.
+        value_range: Smallest and largest value of an image, or ``None`` for any. The default,
+            ``"model"``, allows any value, integers included, if a layer of the model scales its
+            inputs (``Rescaling``, ``Normalization``), else 0 … 1.
 
     Returns:
-        The fine-tuned model with class probabilities.
+        The fine-tuned model, which predicts class probabilities.
 
     Raises:
-        ValueError: The model is no such classifier, or images or labels are of another shape,
+        ValueError: The model is not such a classifier, or images or labels have a wrong shape,
             type or range.
 
     Example:
@@ -198,25 +199,25 @@ def adapt(
         rows = mini_batches(rng, len(images), batch, steps, replacement=False)
         dealt = MiniBatches(rows[None], labels[rows][None])
         task = TrainingTasks(dealt, seeds=task_seeds(rng, 1))
-        # Reptile of one task with ε = 1 goes all the way: φ ← φ + 1·(φ̃ − φ).
+        # Reptile on one task with ε = 1 moves all the way to φ̃: φ ← φ + 1·(φ̃ − φ).
         learner.train_step(images, task, meta_step=1.0)
     return FewShotClassifier(learner, images, value_range)
 
 
 def rehead(model: keras.Model, num_classes: int) -> keras.Model:
-    """A copy of a classifier with another number of classes.
+    """Copy a classifier and change its number of classes.
 
-    All layers but the last are taken over, with their slots of the optimizer and its step count.
-    In the last layer the new classes take weights and slots of the old ones in turn, 0 … N − 1,
-    0 …: meta-training deals labels to classes at random, so that any of them may stand for any
-    new one. (With empty slots, Adam's steps at a late step count would be far too large.)
+    All layers except the last are copied, with their optimizer slots and the step count. In the
+    last layer, the new classes take the weights and slots of the old classes in turn, 0 … N − 1,
+    0 …. Meta-training assigns labels to classes at random, so any old class can serve as any new
+    one. (With empty slots, Adam's steps would be far too large at a late step count.)
 
     Args:
         model: Functional or Sequential Keras model whose last layer is ``Dense``.
         num_classes: M, number of classes, at least 2.
 
     Returns:
-        Model to logits float32 [batch, M], compiled if the model is, with its loss.
+        Model with logits float32 [batch, M], compiled with the same loss if the model is compiled.
 
     Raises:
         ValueError: The last layer is not ``Dense`` or ``num_classes`` is below 2.
@@ -248,7 +249,7 @@ def rehead(model: keras.Model, num_classes: int) -> keras.Model:
 
 
 def _take_over(new: list[keras.Variable], old: list[keras.Variable]) -> None:
-    """Assigns each old value; classes, which come last, in turn where there are more or fewer."""
+    """Copy values; if the number of classes (the last axis) differs, repeat or drop classes."""
     for mine, theirs in zip(new, old, strict=True):
         value = theirs.numpy()
         if mine.shape != theirs.shape:
@@ -257,7 +258,7 @@ def _take_over(new: list[keras.Variable], old: list[keras.Variable]) -> None:
 
 
 def _learner_on_copy(model: keras.Model) -> Reptile:
-    """A learner on a copy of the model that goes on from its optimizer's state."""
+    """Return a learner on a copy of the model that starts from its optimizer's state."""
     given = (model.optimizer, model.loss) if model.compiled else ()
     given += tuple(layer.trainable for layer in model._flatten_layers())
     learner, made_for = _LEARNERS.get(model, (None, None))

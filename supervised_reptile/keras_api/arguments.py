@@ -13,7 +13,7 @@ LossLike: TypeAlias = keras.losses.Loss | str | dict | Callable
 
 
 class LossOf(keras.losses.Loss):
-    """The mean over the mini-batch of a function (targets, outputs) → loss of each example."""
+    """The mean over the mini-batch of a function from (targets, outputs) to example losses."""
 
     def __init__(self, function: Callable) -> None:
         name = re.sub(
@@ -23,23 +23,23 @@ class LossOf(keras.losses.Loss):
         self._function = function
 
     def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
-        """Loss of each example."""
+        """Compute the loss of each example."""
         return self._function(y_true, y_pred)
 
     def get_config(self) -> dict:
-        """Configuration, with the function."""
+        """Return the configuration, which contains the function."""
         return {"function": self._function}
 
 
 def optimizer_of(given: OptimizerLike, what: str) -> keras.optimizers.Optimizer:
-    """A Keras optimizer from what ``compile`` takes.
+    """Return a Keras optimizer from any form that ``compile`` accepts.
 
     Args:
         given: An optimizer, its name or its configuration.
-        what: What to call it in errors.
+        what: Name of the argument in errors.
 
     Raises:
-        ValueError: It is none of these.
+        ValueError: ``given`` is none of these.
     """
     try:
         return keras.optimizers.get(given)
@@ -51,14 +51,14 @@ def optimizer_of(given: OptimizerLike, what: str) -> keras.optimizers.Optimizer:
 
 
 def loss_of(given: LossLike) -> keras.losses.Loss:
-    """A Keras loss from what ``compile`` takes; by name it is the mean over the mini-batch.
+    """Return a Keras loss from any form that ``compile`` accepts; a name means the batch mean.
 
     Args:
-        given: A loss, its name or configuration, or a function (targets, outputs) → loss of each
-            example.
+        given: A loss, its name or configuration, or a function from (targets, outputs) to the loss
+            of each example.
 
     Raises:
-        ValueError: It is none of these.
+        ValueError: ``given`` is none of these.
     """
     wrong = ValueError(
         "loss must be a keras.losses.Loss, its name or configuration, or a function of targets and "
@@ -74,7 +74,7 @@ def loss_of(given: LossLike) -> keras.losses.Loss:
         return found
     if not callable(found):
         raise wrong
-    # A name of Keras' gives a function; the class of it can be saved with a model.
+    # Keras maps a name to a function; only its class can be saved with a model.
     named = getattr(found, "__name__", "").replace("_", "").lower()
     for name, kind in vars(keras.losses).items():
         if isinstance(kind, type) and name.lower() == named and isinstance(given, str):

@@ -1,4 +1,4 @@
-"""Training and evaluation tasks from arrays of your own, for classification or regression."""
+"""Training and evaluation tasks from your own arrays, for classification or regression."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def tasks_of_arrays(
     replacement: bool = False,
     tail: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> tuple[np.ndarray, TrainingTasks]:
-    """Training tasks from your own arrays, for classification or regression.
+    """Make training tasks from your own arrays, for classification or regression.
 
     Args:
-        rng: Random generator; advanced.
+        rng: Random generator, which is advanced.
         inputs: [tasks, examples, ...], the inputs of each task.
-        targets: [tasks, examples, ...], what the loss compares with: int labels or float values.
+        targets: [tasks, examples, ...], targets of the loss: int labels or float values.
         batch: Size of a mini-batch, at least 1.
         steps: Number of inner steps k, at least 1.
         replacement: As for :func:`mini_batches`.
-        tail: Inputs and targets of each task that the last of the steps sees, all of them, and
-            the others do not (paper Sec. 6.3). Default: the last step is like the others.
+        tail: Inputs and targets of each task that only the last step sees, all at once (paper,
+            Sec. 6.3). Default: the last step is like the others.
 
     Returns:
         The table of examples [tasks · examples, ...] and the tasks on it, both for
@@ -72,10 +72,10 @@ def evaluation_tasks_of_arrays(
     steps: int,
     replacement: bool = False,
 ) -> tuple[np.ndarray, EvaluationTasks]:
-    """Tasks to fine-tune on and predict, from your own arrays.
+    """Make tasks to fine-tune on and predict, from your own arrays.
 
     Args:
-        rng: Random generator; advanced.
+        rng: Random generator, which is advanced.
         inputs: [tasks, examples, ...], the inputs to fine-tune on.
         targets: [tasks, examples, ...], their labels or values.
         queries: [tasks, queries, ...], the inputs to predict.
@@ -103,15 +103,15 @@ def _dealt(
     steps: int,
     replacement: bool,
 ) -> MiniBatches:
-    places = [mini_batches(rng, rows.shape[1], batch, steps, replacement=replacement) for _ in rows]
-    picked = np.take_along_axis(rows[:, None], np.stack(places), axis=2)
+    dealt = [mini_batches(rng, rows.shape[1], batch, steps, replacement=replacement) for _ in rows]
+    picked = np.take_along_axis(rows[:, None], np.stack(dealt), axis=2)
     return MiniBatches(picked, targets.reshape(-1, *targets.shape[2:])[picked])
 
 
 def _table(
     inputs: np.ndarray, targets: np.ndarray, *more: np.ndarray
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """All inputs in one table, and for each array the rows of its inputs, int32 [tasks, each]."""
+    """Join all inputs in one table; return it and each array's rows, int32 [tasks, each]."""
     if inputs.shape[:2] != targets.shape[:2] or any(len(a) != len(inputs) for a in more):
         raise ValueError(
             "inputs and targets must be [tasks, examples, ...], and queries of as many tasks. "

@@ -1,4 +1,4 @@
-"""What ``adapt`` may be given: classifiers, images and labels."""
+"""Checks of the arguments of ``adapt``: classifiers, images and labels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from supervised_reptile.pure_model import PureModel
 
 
 def classifier_loss(model: keras.Model) -> keras.losses.Loss:
-    """The loss the model is compiled with, or else the paper's for what it ends in."""
+    """Return the loss that the model is compiled with, or else the paper's."""
     if model.compiled and model.loss is not None:
         return loss_of(model.loss)
     return keras.losses.SparseCategoricalCrossentropy(
@@ -22,13 +22,13 @@ def classifier_loss(model: keras.Model) -> keras.losses.Loss:
 
 
 def ends_in_softmax(model: keras.Model) -> bool:
-    """Whether the outputs are probabilities, however the model comes by them."""
+    """Whether the outputs are probabilities from a softmax, in a layer or a function."""
     inputs = tf.TensorSpec(model.inputs[0].shape, model.inputs[0].dtype)
     return last_activation(PureModel(model).rehearse(inputs)) == "softmax"
 
 
 def takes_logits(loss: keras.losses.Loss) -> bool:
-    """Whether a loss compares with logits."""
+    """Whether a loss takes logits."""
     return bool(loss.get_config().get("from_logits"))
 
 
@@ -39,7 +39,7 @@ def scales_inputs(model: keras.Model) -> bool:
 
 
 def number_of_classes(model: keras.Model) -> int:
-    """Checks that the model is a classifier, and compiled for integer labels if at all."""
+    """Check that the model is a classifier for integer labels; return its number of classes."""
     shape = getattr(model, "output_shape", None)  # a subclassed model has none
     if not isinstance(shape, tuple) or len(shape) != 2:
         raise ValueError(
@@ -61,7 +61,7 @@ def number_of_classes(model: keras.Model) -> int:
 
 
 def checked_images(model: keras.Model, images: np.ndarray, value_range: tuple | None) -> np.ndarray:
-    """Images as the model takes them, float32; or a ``ValueError``."""
+    """Return the images as float32, or raise ``ValueError`` if they do not suit the model."""
     images, expected = np.asarray(images), tuple(model.input_shape[1:])
     if not images.ndim or not len(images) or not fits_shape(images.shape[1:], expected):
         wanted = ", ".join(map(str, ("images", *expected)))
@@ -84,7 +84,7 @@ def checked_images(model: keras.Model, images: np.ndarray, value_range: tuple | 
 
 
 def checked_labels(labels: np.ndarray, count: int, classes: int) -> np.ndarray:
-    """Labels as int32; or a ``ValueError``."""
+    """Return the labels as int32, or raise ``ValueError`` if they do not suit the model."""
     labels = np.asarray(labels)
     if labels.shape != (count,):
         raise ValueError(

@@ -6,13 +6,13 @@ import keras
 
 
 def copy_of(model: keras.Model) -> keras.Model:
-    """A model of the same layers with the same weights, not compiled.
+    """Copy a model with its weights, without compiling it.
 
     Args:
         model: Functional, Sequential, or of a class with ``get_config``.
 
     Raises:
-        ValueError: It is of a class whose instances cannot be made from their configuration.
+        ValueError: The model's class cannot be rebuilt from its configuration.
     """
     try:
         if hasattr(model, "inputs"):

@@ -1,4 +1,4 @@
-"""``fit`` as Keras users know it: epochs, callbacks, validation, on tasks of their own."""
+"""``fit`` as Keras users know it, with epochs, callbacks and validation, on your own tasks."""
 
 from __future__ import annotations
 
@@ -40,42 +40,41 @@ def fit(
     initial_epoch: int = 0,
     steps_per_execution: int = 1,
 ) -> keras.callbacks.History:
-    """Meta-train on tasks of your own, with Keras callbacks; also ``learner.fit(tasks, ...)``.
+    """Meta-train on your own tasks, with Keras callbacks; also ``learner.fit(tasks, ...)``.
 
-    A step is one meta-iteration. Callbacks see ``learner.model``, the Keras model, which this
-    function compiles with the loss and the inner optimizer. Its slots and step count are brought
-    up to date before each call of a callback: what ``ModelCheckpoint`` saves can be fine-tuned as
-    it is. A callback that changes the learning rate changes α of the inner optimizer.
+    A step is one meta-iteration. Callbacks receive the Keras model ``learner.model``, which this
+    function compiles with the loss and the inner optimizer. Its slots and step count are updated
+    before every callback, so a model that ``ModelCheckpoint`` saves is ready for fine-tuning. A
+    callback that changes the learning rate changes α of the inner optimizer.
 
-    For the paper's data sets, and for runs that must resume with the same bits, use ``Trainer``.
+    Use ``Trainer`` for the paper's data sets and for runs that must resume with the same bits.
 
     Args:
         learner: The learner to train.
-        tasks: Source of tasks (inputs, targets), or (inputs, targets, query inputs, query
-            targets): arrays or tensors [examples, ...]. A function from ``np.random.Generator``
-            to a task, a list, a generator or a ``tf.data.Dataset``. Tasks of one meta-batch must
-            be of equal shapes. With queries the last inner step of a task sees exactly these (a
-            separate tail, paper Sec. 6.3: what FOMAML and MAML generalize to).
-        settings: What Keras' ``fit`` has no argument for. Default: ``FitSettings()``, the paper's.
+        tasks: Source of tasks, each (inputs, targets) or (inputs, targets, query inputs, query
+            targets), as arrays or tensors [examples, ...]. The source is a function from
+            ``np.random.Generator`` to a task, a list, a generator or a ``tf.data.Dataset``. Tasks
+            in one meta-batch must have equal shapes. If a task has queries, its last inner step
+            sees exactly these (the separate tail of Sec. 6.3, the query set of FOMAML and MAML).
+        settings: Options that Keras' ``fit`` lacks. Default: ``FitSettings()``, the paper's.
         epochs: Epoch to train to, at least 1.
-        steps_per_epoch: Meta-iterations in an epoch. Default: as many whole meta-batches as
-            there are tasks; required if their number is unknown.
-        validation_tasks: As ``tasks``, with queries. They are drawn once, at the start.
+        steps_per_epoch: Meta-iterations per epoch. Default: the number of whole meta-batches in
+            ``tasks``; required if the number of tasks is unknown.
+        validation_tasks: Like ``tasks``, with queries. They are drawn once, at the start.
         validation_steps: Number of validation tasks. Default: all; required if their number is
             unknown.
-        validation_freq: Epochs from one validation to the next, at least 1.
-        metrics: What to compute on validation tasks in addition to the loss, as for ``compile``:
-            ``["accuracy"]``.
+        validation_freq: Number of epochs between validations, at least 1.
+        metrics: Metrics on the validation tasks, as for ``compile``, e.g. ``["accuracy"]``.
         callbacks: Keras callbacks.
         verbose: 0, 1 or 2, as in Keras.
         initial_epoch: Epoch to start from, to continue an earlier call.
-        steps_per_execution: Meta-iterations in one call of the compiled program; more than 1
-            is faster for small networks. It changes no number, only when callbacks see batches.
+        steps_per_execution: Meta-iterations per call of the compiled program. More than 1 is
+            faster for small networks. The result is the same, but callbacks see fewer batches.
 
     Returns:
         The history. ``history.history`` has one value per epoch of ``loss`` (inner loss per
-        example, mean over all inner steps), ``meta_step`` and ``val_loss`` (after fine-tuning,
-        per query, without losses that layers add), and ``val_`` of each metric.
+        example, mean over all inner steps), ``meta_step``, ``val_loss`` (per query, after
+        fine-tuning, without losses that layers add), and ``val_`` of each metric.
 
     Raises:
         ValueError: An argument or a task is not as described.
@@ -156,7 +155,7 @@ def fit(
 def _draw(
     stream: TaskStream, rng: np.random.Generator, settings: FitSettings
 ) -> tuple[np.ndarray, TrainingTasks]:
-    """The examples and tasks of one meta-iteration."""
+    """Draw the examples and tasks of one meta-iteration."""
     task = stacked(stream.take(settings.meta_batch, rng))
     return tasks_of_arrays(
         rng,
@@ -173,7 +172,7 @@ def _train(
     drawn: Sequence[tuple[np.ndarray, TrainingTasks]],
     meta_steps: Sequence[float],
 ) -> float:
-    """Sum of the losses of some meta-iterations."""
+    """Run meta-iterations and return the sum of their losses."""
     if len(drawn) == 1:
         return float(learner.train_step(*drawn[0], meta_steps[0]))
     tables, tasks = zip(*drawn, strict=True)
@@ -189,7 +188,7 @@ def _train(
 
 
 def _take_learning_rate(learner: MetaLearner) -> None:
-    """A callback may have set the learning rate of the model's optimizer."""
+    """Copy the learning rate of the model's optimizer, which a callback may have set."""
     if not isinstance(learner.inner_optimizer.learning_rate, keras.Variable):
         return  # it follows a schedule
     rate = float(learner.model.optimizer.learning_rate)

@@ -1,4 +1,4 @@
-"""What ``fit`` and ``evaluate`` need to know that Keras' own do not."""
+"""Options of ``fit`` and ``evaluate`` that Keras' own functions lack."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from supervised_reptile.training import LinearDecay
 
 @dataclasses.dataclass(frozen=True)
 class FitSettings:
-    """What :func:`fit` needs to know that Keras' own ``fit`` does not.
+    """Options of :func:`fit` that Keras' own ``fit`` lacks.
 
-    The defaults are the paper's for Omniglot, 5-way (Table 3).
+    The defaults are the paper's for 5-way Omniglot (Table 3).
 
     Attributes:
-        meta_batch: n, tasks in a meta-iteration, at least 1.
-        inner_iters: k, inner steps on a task, at least 1.
-        inner_batch: Examples in a mini-batch of an inner step, at least 1.
-        meta_step: ε, the outer step size, at the start; or a function of the number of the
+        meta_batch: n, tasks per meta-iteration, at least 1.
+        inner_iters: k, inner steps per task, at least 1.
+        inner_batch: Examples per mini-batch of an inner step, at least 1.
+        meta_step: ε, the outer step size at the start; or a function of the number of the
             meta-iteration, such as a ``keras.optimizers.schedules.LearningRateSchedule``.
-        meta_step_final: ε at the end of all epochs, reached linearly. ``None`` is the paper's 0;
-            it must be ``None`` if ``meta_step`` is a function.
-        eval_iters: Steps of fine-tuning on a validation task, at least 0.
-        eval_batch: Examples in a mini-batch of these, at least 1.
-        transductive: Whether the queries of a validation task go through the network together, or
-            each with the task's inputs (see ``MetaLearner.predict_tasks``).
-        seed: Seed of the mini-batches and of what a function draws, at least 0.
+        meta_step_final: ε at the end of all epochs, reached linearly. ``None`` means the paper's 0
+            and is required if ``meta_step`` is a function.
+        eval_iters: Fine-tuning steps per validation task, at least 0.
+        eval_batch: Examples per mini-batch of fine-tuning, at least 1.
+        transductive: Whether the queries of a validation task pass through the network together,
+            or each with the task's inputs (see ``MetaLearner.predict_tasks``).
+        seed: Seed of the mini-batches and of the generator given to a task function, at least 0.
 
     Raises:
-        ValueError: A value is out of its range.
+        ValueError: A value is out of range.
     """
 
     meta_batch: int = 5
@@ -59,7 +59,7 @@ class FitSettings:
             )
 
     def meta_step_over(self, iterations: int) -> Callable[[int], float]:
-        """ε of each meta-iteration of a run of so many."""
+        """Return ε as a function of the meta-iteration, for a run of ``iterations``."""
         if callable(self.meta_step):
             step = self.meta_step
             return lambda i: float(step(i))

@@ -1,4 +1,4 @@
-"""Tasks of a user's own, from a function, a list, a generator or a ``tf.data.Dataset``."""
+"""The user's own tasks, from a function, a list, a generator or a ``tf.data.Dataset``."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import numpy as np
 import tensorflow as tf
 
 TaskSource = Callable[[np.random.Generator], Sequence] | Iterable[Sequence]
-"""What gives tasks, each (inputs, targets) or (inputs, targets, query inputs, query targets).
+"""A source of tasks: (inputs, targets) or (inputs, targets, query inputs, query targets).
 
-A function is called with a seeded ``np.random.Generator`` for each task, so that a run can be
-repeated. An iterable is gone through again and again, unless it is a generator, which must last.
+A function is called for each task with a seeded ``np.random.Generator``, so a run can be repeated.
+An iterable is repeated as often as necessary, except for a generator, which must be long enough.
 """
 
 
 class Task(NamedTuple):
-    """One task, checked.
+    """One task, after its checks.
 
     Attributes:
-        inputs: [examples, ...], what to learn from.
+        inputs: [examples, ...], the inputs to learn from.
         targets: [examples, ...], int32 labels or float32 values.
         query_inputs: [queries, ...] or ``None``.
         query_targets: [queries, ...] or ``None``.
@@ -34,7 +34,7 @@ class Task(NamedTuple):
 
     @property
     def shapes(self) -> list[tuple[int, ...] | None]:
-        """Shapes of the parts; only tasks of equal shapes fit into one meta-batch."""
+        """Shapes of the parts, which must be equal within a meta-batch."""
         return [None if part is None else part.shape for part in self]
 
     @property
@@ -46,13 +46,13 @@ class Task(NamedTuple):
 
 
 class TaskStream:
-    """Takes tasks from a source, as many as are asked for, and checks each.
+    """Take tasks from a source and check each.
 
     Args:
         source: See :data:`TaskSource`.
-        what: What to call the source in errors.
-        input_shape: Shape of one input, with ``None`` where any size will do; or ``None``.
-        classes: Number of classes N where targets are labels 0 … N − 1, else ``None``.
+        what: Name of the source in errors.
+        input_shape: Shape of one input, with ``None`` for any size; or ``None`` for any shape.
+        classes: Number of classes N if targets are labels 0 … N − 1, else ``None``.
 
     Raises:
         ValueError: The source is neither callable nor iterable.
@@ -77,28 +77,28 @@ class TaskStream:
 
     @property
     def length(self) -> int | None:
-        """Number of tasks in one pass over the source, ``None`` if unknown or without end."""
+        """Number of tasks in one pass over the source, ``None`` if unknown or infinite."""
         if isinstance(self._source, tf.data.Dataset):
             cardinality = int(self._source.cardinality())
             return cardinality if cardinality >= 0 else None
         return len(self._source) if isinstance(self._source, Sized) else None
 
     def take(self, count: int, rng: np.random.Generator) -> list[Task]:
-        """The next tasks.
+        """Return the next tasks.
 
         Args:
-            count: How many.
-            rng: What a function draws them with.
+            count: Number of tasks.
+            rng: Random generator for a task function.
 
         Raises:
-            ValueError: A task is not as it should be, or the source ran out.
+            ValueError: A task is invalid, or the source ran out.
         """
         return [self._checked(self._next(rng)) for _ in range(count)]
 
     def _next(self, rng: np.random.Generator) -> Sequence:
         if callable(self._source):
             return self._source(rng)
-        for _ in range(2):  # at the end of a pass, once more from the start
+        for _ in range(2):  # at the end of a pass, start again
             if self._iterator is None:
                 self._iterator = iter(self._source)
             for task in self._iterator:
@@ -108,8 +108,8 @@ class TaskStream:
                 break
             self._iterator = None
         raise ValueError(
-            f"{self._what} ran out after {self._taken} tasks: give a source that can be gone "
-            "through again, or ask for fewer steps"
+            f"{self._what} ran out after {self._taken} tasks: give a source that can be "
+            "repeated, or ask for fewer steps"
         )
 
     def _checked(self, parts: Sequence) -> Task:
@@ -143,7 +143,7 @@ class TaskStream:
         return Task(*arrays)
 
     def _array(self, part: object) -> np.ndarray:
-        """An array of a type that TensorFlow computes with."""
+        """Convert a part to an array of a type that TensorFlow supports."""
         array = np.asarray(part)
         if array.dtype.kind not in "biuf":
             rule = "hold numbers (turn names of classes into 0 … N − 1 with np.unique)"
@@ -161,14 +161,14 @@ class TaskStream:
 
 
 def same_shape_groups(tasks: Sequence[Task], largest: int) -> Iterator[list[Task]]:
-    """Runs of tasks of equal shapes, none longer than ``largest``."""
+    """Yield runs of tasks of equal shapes, at most ``largest`` at a time."""
     for _, run in itertools.groupby(tasks, key=lambda task: task.shapes):
         while group := list(itertools.islice(run, largest)):
             yield group
 
 
 def stacked(tasks: Sequence[Task]) -> Task:
-    """Tasks of equal shapes as one of arrays [tasks, examples, ...].
+    """Stack tasks of equal shapes into arrays [tasks, examples, ...].
 
     Raises:
         ValueError: Their shapes differ.
@@ -176,7 +176,7 @@ def stacked(tasks: Sequence[Task]) -> Task:
     for task in tasks[1:]:
         if task.shapes != tasks[0].shapes:
             raise ValueError(
-                "tasks of one meta-batch must be of equal shapes. "
+                "tasks in one meta-batch must have equal shapes. "
                 f"Received: {tasks[0].shapes} and {task.shapes}"
             )
     parts = zip(*tasks, strict=True)
@@ -184,7 +184,7 @@ def stacked(tasks: Sequence[Task]) -> Task:
 
 
 def fits_shape(shape: Sequence[int], wanted: Sequence[int | None]) -> bool:
-    """Whether a shape is the wanted one, in which ``None`` stands for any size."""
+    """Whether a shape is the expected one, in which ``None`` means any size."""
     return len(shape) == len(wanted) and all(
         want in (None, size) for size, want in zip(shape, wanted, strict=True)
     )

@@ -1,4 +1,4 @@
-"""Loss and metrics on tasks of a user's own, after fine-tuning on each."""
+"""Loss and metrics on the user's own tasks, after fine-tuning on each."""
 
 from __future__ import annotations
 
@@ -32,18 +32,20 @@ def evaluate(
     steps: int | None = None,
     metrics: Sequence[str | keras.metrics.Metric] = (),
 ) -> dict[str, float]:
-    """Loss and metrics after fine-tuning on each task; also ``learner.evaluate(tasks, ...)``.
+    """Compute loss and metrics after fine-tuning on each task.
+
+    ``learner.evaluate(tasks, ...)`` does the same.
 
     Args:
-        learner: The learner. Its weights, slots and step count stay as they are.
-        tasks: As for ``fit``, with queries.
+        learner: The learner. Its weights, slots and step count do not change.
+        tasks: Source of tasks, as for ``fit``, with queries.
         settings: Supplies ``eval_iters``, ``eval_batch``, ``transductive`` and ``seed``. Default:
             ``FitSettings()``, the paper's.
         steps: Number of tasks. Default: all; required if their number is unknown.
-        metrics: What to compute in addition to the loss, as for ``compile``: ``["accuracy"]``.
+        metrics: Metrics, as for ``compile``, e.g. ``["accuracy"]``.
 
     Returns:
-        ``"loss"`` per query, without losses that layers add, and each metric.
+        ``"loss"`` per query, without losses that layers add, and each metric by name.
 
     Raises:
         ValueError: An argument or a task is not as described.
@@ -65,8 +67,8 @@ def compile_for(learner: MetaLearner, metrics: Sequence[str | keras.metrics.Metr
 
 
 def stream_of(learner: MetaLearner, source: TaskSource, what: str) -> TaskStream:
-    """The tasks of a source, each of which is checked against the model and the loss."""
-    # A subclassed model has no shapes, and Keras checks it when it is called.
+    """Return the stream of a source's tasks, which are checked against model and loss."""
+    # A subclassed model has no shapes; Keras checks its inputs when it is called.
     inputs, outputs = (
         getattr(learner.model, name, None) for name in ("input_shape", "output_shape")
     )
@@ -78,7 +80,7 @@ def stream_of(learner: MetaLearner, source: TaskSource, what: str) -> TaskStream
 def held_out_tasks(
     learner: MetaLearner, source: TaskSource, count: int | None, seed: int, what: str, number: str
 ) -> list[Task]:
-    """The validation tasks: ``what`` and ``number`` are the names of the arguments."""
+    """Return the validation tasks; ``what`` and ``number`` are the names of the arguments."""
     stream = stream_of(learner, source, what)
     count = number_of(stream, count, number, 1)
     tasks = stream.take(count, random_stream(seed, "curve"))
@@ -131,14 +133,16 @@ def validate(
 
 
 def number_of(stream: TaskStream, given: int | None, name: str, divisor: int) -> int:
-    """What was given, or how many there are."""
+    """Return the given number, or the number of tasks in the stream."""
     length = stream.length
     if given is not None:
         number, received = given, str(given)
     elif length is not None:
         number, received = length // divisor, f"{length} tasks, meta_batch={divisor}"
     else:
-        raise ValueError(f"{name} must be given, as the number of tasks is unknown. Received: None")
+        raise ValueError(
+            f"{name} must be given because the number of tasks is unknown. Received: None"
+        )
     if number < 1:
         raise ValueError(f"{name} must be at least 1. Received: {received}")
     return number

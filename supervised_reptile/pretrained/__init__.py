@@ -1,8 +1,8 @@
-"""Networks that were trained here and come with the package, as Keras models.
+"""Trained networks that come with the package, as Keras models.
 
-Each is a ``.keras`` file that holds the weights and the inner optimizer with its second moments,
-so that fine-tuning starts as the paper's evaluation does; a ``.json`` with the configuration it was
-trained with and the accuracies; and a model card, the ``.md``.
+Each consists of a ``.keras`` file with the weights and the inner optimizer's state, so fine-tuning
+starts as in the paper's evaluation; a ``.json`` with the configuration of the training and the
+accuracies; and a model card, the ``.md``.
 
     python -m supervised_reptile ship RUN NAME    ships the run in folder RUN under a name
 """
@@ -29,25 +29,25 @@ FOLDER = Path(__file__).parent
 
 
 def pretrained_names() -> list[str]:
-    """Names of the networks that come with the package."""
+    """Return the names of the networks that come with the package."""
     return sorted(path.stem for path in FOLDER.glob("*.keras"))
 
 
 def load_pretrained(name: str) -> keras.Model:
-    """A network that was meta-trained here, ready to be fine-tuned on N classes of your own.
+    """Load a meta-trained network, ready for fine-tuning on N classes of your own.
 
-    The model is compiled: its optimizer is the inner optimizer of the training, with slots and
-    step count as the paper's evaluation starts from, and its loss is the *sum* of softmax
+    The model is compiled. Its optimizer is the inner optimizer of the training, with the slots and
+    step count from which the paper's evaluation starts. Its loss is the *sum* of softmax
     cross-entropies over the mini-batch.
 
     Args:
-        name: One of :func:`pretrained_names`, such as ``"omniglot-5way"``. As Reptile's training
-            does not depend on the shots, ``"omniglot-5way-1shot"`` is the same network; the shots
-            must be some that it was evaluated with.
+        name: One of :func:`pretrained_names`, such as ``"omniglot-5way"``. Reptile's training
+            does not depend on the shots, so ``"omniglot-5way-1shot"`` is the same network. It must
+            have been evaluated with these shots.
 
     Returns:
         Keras model from float32 images [batch, height, width, channels] to logits
-        float32 [batch, classes]. Its answers depend on the batch, whose statistics normalise it.
+        float32 [batch, classes]. Its outputs depend on the batch, whose statistics normalize it.
 
     Raises:
         ValueError: There is no such network.
@@ -57,19 +57,19 @@ def load_pretrained(name: str) -> keras.Model:
         >>> model.output_shape
         (None, 5)
     """
-    import keras  # not at the top: names, facts and `ship` do without TensorFlow
+    import keras  # not at the top: names, facts and `ship` do not need TensorFlow
 
     return keras.models.load_model(FOLDER / f"{network_called(name)}.keras")
 
 
 def model_facts(name: str) -> dict[str, Any]:
-    """What is known of a network that comes with the package.
+    """Return the facts about a network that comes with the package.
 
     Args:
         name: As for :func:`load_pretrained`.
 
     Returns:
-        ``name``, ``training`` (a `Config` as ``Config.to_dict`` writes it), ``iterations``,
+        ``name``, ``training`` (the result of ``Config.to_dict``), ``iterations``,
         ``training_seconds``, ``commit`` of the evaluation, and ``evaluations``: a list of
         ``shots``, ``transductive`` and ``accuracy`` by split.
 
@@ -80,16 +80,16 @@ def model_facts(name: str) -> dict[str, Any]:
 
 
 def network_called(name: str) -> str:
-    """The name of a network that ships, without the shots that may stand at its end.
+    """Return the name of a shipped network without the shots at its end.
 
     Args:
         name: As for :func:`load_pretrained`.
 
     Raises:
-        ValueError: There is no such network, or it was not evaluated with so many shots.
+        ValueError: There is no such network, or it was not evaluated with these shots.
     """
     known = pretrained_names()
-    # A network trained for one number of shots (by MAML) has it in its own name.
+    # A network trained for one number of shots (with MAML) has the number in its name.
     if name in known:
         return name
     match = re.fullmatch(r"(.+)-(\d+)shot", name)
@@ -104,15 +104,15 @@ def network_called(name: str) -> str:
 
 
 def ship(run: Path, name: str, folder: Path = FOLDER) -> None:
-    """Put a finished run among the networks that come with the package.
+    """Add a finished run to the networks that come with the package.
 
     Args:
         run: Folder of the run, with ``model.keras``, ``config.json`` and ``results-*.json``.
-        name: What to call it.
-        folder: Where to put it.
+        name: Name of the network.
+        folder: Folder to copy it to.
 
     Raises:
-        FileNotFoundError, RunError: Something of that is not there, or damaged.
+        FileNotFoundError, RunError: One of these files is missing or damaged.
         ValueError: The run was not evaluated, or its training is not finished.
     """
     training = Config.from_dict(read_json(run / "config.json"))
@@ -151,10 +151,10 @@ def _is_record(path: Path) -> bool:
 
 
 def model_card(facts: Mapping[str, Any]) -> str:
-    """The model card, in Markdown.
+    """Return the model card, in Markdown.
 
     Args:
-        facts: As :func:`model_facts` gives them.
+        facts: The result of :func:`model_facts`.
     """
     config = Config.from_dict(facts["training"])
     task, inner, meta = config.task, config.inner, config.meta
@@ -166,8 +166,8 @@ def model_card(facts: Mapping[str, Any]) -> str:
     split = "its own split"
     if is_drawn:
         split = (
-            f"split by seed {config.seed}: evaluate it with `--seed {config.seed}` alone, as among "
-            "another seed's test classes are some that it was trained on"
+            f"split by seed {config.seed}: evaluate it only with `--seed {config.seed}`, because "
+            "it was trained on some of the test classes of other seeds"
         )
     has_moments = inner.inner_optimizer != "sgd"
     outer = "outer step" if meta.outer_optimizer == "interpolation" else meta.outer_optimizer
@@ -175,12 +175,11 @@ def model_card(facts: Mapping[str, Any]) -> str:
     lines = [
         f"# {facts['name']}",
         "",
-        f"{task.classes}-way classifier of few examples, meta-trained with {meta.algorithm} on "
-        f"{dataset}.",
+        f"{task.classes}-way few-shot classifier, meta-trained with {meta.algorithm} on {dataset}.",
         "",
         f"- **Data**: {dataset}, {split}.",
         f"- **Training**: {facts['iterations']:,} meta-iterations{shortened} of "
-        f"{meta.meta_batch} tasks with {task.train_shots} examples a class; "
+        f"{meta.meta_batch} tasks with {task.train_shots} examples per class; "
         f"{inner.inner_iters} steps of {inner.inner_optimizer}, learning rate "
         f"{inner.learning_rate:g}, mini-batches of {inner.inner_batch}; {outer} "
         f"{meta.meta_step:g} → {meta.meta_step_final:g}. Evaluated by commit {facts['commit']}.",
@@ -189,8 +188,8 @@ def model_card(facts: Mapping[str, Any]) -> str:
         f"**Output**: logits [batch, {task.classes}].",
         f'- **Use**: `model = supervised_reptile.load_pretrained("{facts["name"]}")`, then '
         "`supervised_reptile.adapt(model, images, labels)`.",
-        "- **Normalisation** is by the statistics of the batch at hand, always: what a batch holds "
-        "together is part of the question.",
+        "- **Normalization** always uses the statistics of the current batch, so the outputs "
+        "depend on which images share a batch.",
         f"- **Optimizer**: in the file, with {'second moments and ' if has_moments else ''}step "
         "count; the loss is a sum over the mini-batch.",
         "",

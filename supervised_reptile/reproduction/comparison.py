@@ -21,35 +21,35 @@ from supervised_reptile.runs.files import read_json
 from supervised_reptile.runs.learning_curve import first_reached, read_curve
 
 TIME_WINDOW = 400
-"""Points of a learning curve, each of one task, that are averaged to say what it has reached.
+"""Number of points of a learning curve, each from one task, whose mean is compared with a target.
 
-The mean of fewer gets there by chance.
+The mean of fewer points could reach it by chance.
 """
 _MILESTONES = (90.0, 95.0)
 _STATUS = ("full", "longer", "shortened", "unfinished", "not run")
 
 
 def compare(root: Path) -> list[dict[str, Any]]:
-    """Group the records below a folder by training and task, beside what is published.
+    """Group the records below a folder by training and task, next to the published results.
 
-    Runs that differ in the seed alone are one entry; of a seed that was evaluated more than once
-    the evaluation of most tasks, and the others are entries of their own. Every kind of task of
-    every published row has at least one entry, if only to say that it was not run. A training of
-    a row that was evaluated otherwise than the row is belongs to none.
+    Runs that differ only in the seed form one entry. If a seed was evaluated more than once, its
+    evaluation with the most tasks counts, and the others are separate entries. Every kind of task
+    of every published row has at least one entry, with status "not run" if necessary. A training
+    that was evaluated in another way than its row belongs to no row.
 
     Args:
-        root: Folder that holds ``**/results*.json``.
+        root: Folder that contains ``**/results*.json``.
 
     Returns:
-        One mapping of plain values an entry, in the order of `published.ROWS`, then what belongs
-        to no row: ``row``, ``title``, ``dataset``, ``classes``, ``shots``, ``transductive``,
-        ``published`` (list of ``mean``, ``spread``, ``source``; percent), ``independent`` (those
-        of independent runs of the authors' program, percent), ``status`` ("full",
-        "longer", "shortened", "unfinished", "not run"); and where it was run ``meta_iters`` (the
-        published length), ``iterations``, ``seeds``, ``accuracy`` (split -> ``mean``, ``spread``
-        over the seeds, ``interval95`` over the tasks of a seed, ``tasks``; percent),
-        ``difference`` (test mean less the published one, if "full"), ``hours`` (training, mean
-        over the seeds), ``records``.
+        One mapping of plain values per entry, in the order of ``published.ROWS``, followed by
+        entries without a row: ``row``, ``title``, ``dataset``, ``classes``, ``shots``,
+        ``transductive``, ``published`` (list of ``mean``, ``spread``, ``source``; percent),
+        ``independent`` (those of independent runs of the authors' program, percent), ``status``
+        ("full", "longer", "shortened", "unfinished", "not run"); and if it was run
+        ``meta_iters`` (the published length), ``iterations``, ``seeds``, ``accuracy`` (split ->
+        ``mean``, ``spread`` over the seeds, ``interval95`` over the tasks of a seed, ``tasks``;
+        percent), ``difference`` (test mean minus the published one, if "full"), ``hours``
+        (training, mean over the seeds), ``records``.
     """
     groups: dict[tuple, list[tuple[str, dict]]] = {}
     for path, record in _records(root):
@@ -68,7 +68,7 @@ def compare(root: Path) -> list[dict[str, Any]]:
 
 
 def _records(root: Path, pattern: str = "**/results*.json") -> list[tuple[Path, dict[str, Any]]]:
-    """The records of runs below a folder; those of experiments hold other things."""
+    """Return the records of runs below a folder, without those of experiments."""
     read = ((path, read_json(path)) for path in sorted(root.glob(pattern)))
     return [(path, record) for path, record in read if {"config", "iterations"} <= record.keys()]
 
@@ -82,7 +82,7 @@ def _training(record: Mapping[str, Any]) -> Config:
 
 
 def _group(record: Mapping[str, Any]) -> tuple:
-    """What the runs of one entry have in common."""
+    """Return the values that the runs of one entry share."""
     trained, evaluated = _training(record).flat(), Config.from_dict(record["config"]).flat()
     training = sorted((k, v) for k, v in trained.items() if k not in {*EVALUATION_ONLY, "seed"})
     other = {*TRAINING_ONLY, "seed", "eval_samples"}
@@ -93,7 +93,7 @@ def _group(record: Mapping[str, Any]) -> tuple:
 def _divided_by_seed(
     group: Sequence[tuple[str, dict[str, Any]]],
 ) -> list[list[tuple[str, dict[str, Any]]]]:
-    """The records of a group, divided so that no seed is in a part twice."""
+    """Divide the records of a group so that no part contains a seed twice."""
     parts: list[dict[int, tuple[str, dict[str, Any]]]] = []
     by_tasks = sorted(group, key=lambda each: -each[1]["accuracy"]["test"]["tasks"])
     for name, record in by_tasks:
@@ -151,7 +151,7 @@ def _head_of_row(row: Row, shots: int, transductive: bool) -> dict[str, Any]:
 
 
 def _head_of_training(trained: Config, shots: int, transductive: bool) -> dict[str, Any]:
-    """Where no row is of this training."""
+    """Return the head of an entry whose training belongs to no row."""
     algorithm = {"reptile": "Reptile"}.get(trained.meta.algorithm, trained.meta.algorithm.upper())
     optimizer = {"adam": ""}.get(trained.inner.inner_optimizer, trained.inner.inner_optimizer)
     what = {
@@ -169,7 +169,7 @@ def _head_of_training(trained: Config, shots: int, transductive: bool) -> dict[s
 
 
 def _over_seeds(accuracies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Mean of the runs and, as the paper's ±, their standard deviation (n − 1); percent."""
+    """Return the mean of the runs and, like the paper's ±, their standard deviation (n − 1)."""
     means = [100 * a["mean"] for a in accuracies]
     intervals = [100 * a["interval95"] for a in accuracies if a["interval95"] is not None]
     return {
@@ -181,17 +181,17 @@ def _over_seeds(accuracies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def times_to_accuracy(root: Path) -> list[dict[str, Any]]:
-    """When the learning curves of finished, published runs reached certain accuracies.
+    """Find when the learning curves of finished, published runs reached certain accuracies.
 
     Args:
-        root: Folder that holds ``**/curve.csv`` beside records.
+        root: Folder that contains ``**/curve.csv`` next to records.
 
     Returns:
-        One mapping a run and target, with ``row``, ``seed``, ``shots`` and ``transductive`` of
-        the curve, ``target`` (percent, test classes),
-        and ``iteration`` and ``hours``, or None where the curve never got there. The curve is
-        smoothed by a trailing mean over `TIME_WINDOW` points; ``at_the_latest`` is true where the
-        first such mean is already there.
+        One mapping per run and target, with ``row``, ``seed``, ``shots`` and ``transductive`` of
+        the curve, ``target`` (percent, test classes), and ``iteration`` and ``hours``, which are
+        ``None`` if the curve never reached the target. The curve is smoothed by a trailing mean
+        over ``TIME_WINDOW`` points. ``at_the_latest`` is true if the first such mean has already
+        reached the target.
     """
     found = []
     for path in sorted(root.rglob("curve.csv")):

@@ -24,14 +24,13 @@ def learning_curve_figure(
 
     Args:
         path: The image to write.
-        curves: Label of each run to its curve, as ``curve.read_curve`` gives it.
-        splits: The splits to draw; a line style each.
-        window: Points in the trailing mean, at least 1; of a curve of few points, a quarter of
-            them.
+        curves: Curve of each run, from ``read_curve``, by label.
+        splits: Splits to draw, each with its own line style.
+        window: Points in the trailing mean, at least 1; at most a quarter of the points.
         title: Heading.
-        published: Published accuracy in percent, drawn as a level.
+        published: Published accuracy in percent, drawn as a horizontal line.
     """
-    # On an Axes of its own, without pyplot: no global state, no display.
+    # Without pyplot: no global state, no display.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")
@@ -44,7 +43,7 @@ def learning_curve_figure(
                 curve["iteration"][points - 1 :],
                 100 * trailing_mean(curve[split], points),
                 style,
-                marker="." if shortest < 2 else None,  # a line through one point is nothing
+                marker="." if shortest < 2 else None,  # a line needs two points
                 color=f"C{number}",
                 linewidth=1,
                 label=f"{label}, {split} classes",
@@ -66,12 +65,12 @@ def task_figure(
     *,
     title: str,
 ) -> None:
-    """Draw one evaluation task: what it was learned from, what was to be told, and what was said.
+    """Draw one evaluation task: its labeled images, its queries and the predictions.
 
     Args:
         path: The image to write.
-        support: uint8 [classes, shots, height, width, channels], the labelled images.
-        queries: uint8 [classes, height, width, channels], one held-out image a class, in order.
+        support: uint8 [classes, shots, height, width, channels], the labeled images.
+        queries: uint8 [classes, height, width, channels], one held-out image per class, in order.
         probabilities: float [classes, classes], each query's probability of each class.
         class_names: Name of each class.
         title: Heading.
@@ -99,9 +98,9 @@ def task_figure(
         row[columns + 1].set(xlim=(0, 100), yticks=range(classes), yticklabels=class_names)
         row[columns + 1].invert_yaxis()
         row[columns + 1].tick_params(labelsize="x-small")
-    grid[0][0].set_title("labelled", fontsize="small")
-    grid[0][columns].set_title("to be told", fontsize="small")
+    grid[0][0].set_title("labeled image" if columns == 1 else "labeled images", fontsize="small")
+    grid[0][columns].set_title("query", fontsize="small")
     grid[0][columns + 1].set_title("probability in %", fontsize="small")
-    # About 11 letters an inch: the heading of a narrow figure takes several lines.
+    # About 11 letters per inch: the heading of a narrow figure takes several lines.
     figure.suptitle(textwrap.fill(title, int(11 * figure.get_figwidth())), fontsize="medium")
     figure.savefig(path, dpi=120)

@@ -1,4 +1,4 @@
-"""Work in several processes at a time, each with a log, stopped by a signal without loss."""
+"""Run jobs in several processes, each with a log; a signal stops them without loss."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _SPAWN = multiprocessing.get_context("spawn")
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A function to be called in a process of its own.
+    """A function to call in its own process.
 
     Args:
-        name: What to call it.
-        function: A function of a module, which may print and may show one progress bar.
-        arguments: What to call it with; all of it must be picklable.
-        log: File that what it prints is added to.
+        name: Name of the job.
+        function: A function of a module. It may print, and may show one progress bar.
+        arguments: Its arguments, which must be picklable.
+        log: File to append its output to.
     """
 
     name: str
@@ -41,24 +41,24 @@ class Job:
 def run_side_by_side(
     jobs: Sequence[Job], processes: int, when_done: Callable[[Job], Any] = lambda job: None
 ) -> None:
-    """Call every job's function, each in a process of its own, so many at a time.
+    """Call every job's function in its own process, several at a time.
 
-    SIGINT and SIGTERM are passed on to the processes, which save and end; no other is begun.
+    SIGINT and SIGTERM are passed on to the processes, which save and end. No other is started.
 
     Args:
-        jobs: What to call.
-        processes: How many at a time, at least 1.
-        when_done: Called with each job that has succeeded.
+        jobs: The jobs.
+        processes: Number of processes at a time, at least 1.
+        when_done: Called with each job that succeeded.
 
     Raises:
-        RunError: A job failed; all the others were carried out.
+        RunError: A job failed. All others were run.
         RunInterrupted: A signal stopped them.
     """
     waiting, failed = list(jobs), []
     running: dict[SpawnProcess, tuple[Job, int]] = {}
     received: list[int] = []
-    # Of a signal, each process once: a second one would not let it save.
-    told: set[SpawnProcess] = set()
+    # Signal each process once: a second signal would not let it save.
+    signaled: set[SpawnProcess] = set()
 
     def note(number: int, frame: object) -> None:
         received.append(number)
@@ -73,8 +73,8 @@ def run_side_by_side(
                 process = _SPAWN.Process(target=_work, args=(job, line), name=job.name)
                 process.start()
                 running[process] = job, line
-            for process in running.keys() - told if received else ():
-                told.add(process)
+            for process in running.keys() - signaled if received else ():
+                signaled.add(process)
                 assert process.pid is not None  # it was started
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process.pid, received[0])
@@ -89,15 +89,15 @@ def run_side_by_side(
         for number, handler in previous.items():
             signal.signal(number, handler)
     if received:
-        raise RunInterrupted("what was done is saved; the same command goes on", received[0])
+        raise RunInterrupted("finished work is saved; the same command continues", received[0])
     if failed:
         problems = (f"{job.name} ({_reason(job, code)})" for job, code in failed)
         raise RunError(f"failed, see {failed[0][0].log}: {'; '.join(problems)}")
 
 
 def _work(job: Job, line: int) -> None:
-    """Carry out a job in its process; its text goes to its log, its bar to a line of its own."""
-    raise_in_python()  # the script that is imported again has let Ctrl-C end the process
+    """Run a job in its process; its output goes to its log and its bar to a separate line."""
+    raise_in_python()  # importing the script again lets Ctrl-C end the process
     os.setsid()  # Ctrl-C is for the parent, which passes it on: a second signal would not save
     os.environ["TQDM_POSITION"] = str(line)
     os.environ["SUPERVISED_REPTILE_JOB"] = job.name

@@ -29,14 +29,14 @@ _FLAGS = {
     "row": Flag([], "A row to run; may be repeated.", list[str]),
     "verify": Flag(
         [],
-        "A network that ships, or a row for all its seeds: evaluate it again and compare with what"
-        " is recorded; may be repeated. Nothing is trained or written.",
+        "A network in the package, or a row for all its seeds: evaluate it again and compare with"
+        " the record; may be repeated. Nothing is trained or written.",
         list[str],
     ),
-    "seeds": Flag((0,), "Seeds to run, with commas between them."),
+    "seeds": Flag((0,), "Seeds to run, separated by commas."),
     "meta_iters": Flag(None, "Outer updates, at least 1, to shorten the run.", int),
     "eval_samples": Flag(10_000, "Tasks of each evaluation, at least 1."),
-    "jobs": Flag(None, "Trainings side by side, at least 1. When not given: one a core.", int),
+    "jobs": Flag(None, "Trainings in parallel, at least 1. When not given: one per core.", int),
     "runs": Flag("runs", "Folder of the checkpoints."),
     "results": Flag(
         None,
@@ -51,10 +51,10 @@ _FLAGS = {
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Runs `reproduce.py`.
+    """Run ``reproduce.py``.
 
     Args:
-        argv: the program's name and its arguments; `sys.argv` by default.
+        argv: The program's name and its arguments; ``sys.argv`` by default.
     """
     run_program(_reproduce, _FLAGS, argv, _description())
 
@@ -74,11 +74,11 @@ Reproduce the published tables: train their rows, and compare our numbers with t
     {program} --row omniglot-5way --seeds 0,1,2
         trains, evaluates and records three seeds
     {program} --verify omniglot-5way --eval_samples 1000
-        evaluates the networks of a row that ship, and compares with what is recorded
+        evaluates the shipped networks of a row and compares with their records
 
-Each training is evaluated on every kind of task that is published for its row. Stop it whenever
-you like: the same command continues. Several trainings run side by side in processes of one thread
-each, which on small networks gets more done than one training with many threads.
+Each training is evaluated on every kind of task that is published for its row. You can stop
+it at any time: the same command continues. Several trainings run in parallel, in processes of one
+thread each, which is faster for small networks than one training with many threads.
 
 Prepare the data with {command("fetch")} first.
 
@@ -101,7 +101,7 @@ def _reproduce(
     data_dir: str,
     progress: bool,
 ) -> None:
-    """Carries out the rows, whose results go into the table however they end."""
+    """Run the rows, and write their results into the table even if some fail."""
     if eval_samples < 1 or (jobs is not None and jobs < 1):
         raise ConfigError("--eval_samples and --jobs must be at least 1")
     if verify:
@@ -130,7 +130,7 @@ def _reproduce(
             carry_out(*work[0].arguments)
         elif work:
             run_side_by_side(work, jobs or os.cpu_count() or 1)
-    finally:  # what was finished counts, whatever became of the rest
+    finally:  # finished rows count, even if others failed
         table = write_comparison(records, table_file)
     print(table, end="")
 
@@ -147,14 +147,14 @@ def _verify(names: Sequence[str], *, tasks: int, data_dir: str, progress: bool) 
 def carry_out(
     row: Row, training: Config, options: RunOptions, eval_samples: int, results: Path
 ) -> None:
-    """Trains, evaluates and records a row.
+    """Train, evaluate and record a row.
 
     Args:
-        row: the row.
-        training: configuration of its training.
-        options: where and how to run it.
-        eval_samples: tasks of each evaluation, at least 1.
-        results: folder of the records.
+        row: The row.
+        training: Configuration of its training.
+        options: Where and how to run it.
+        eval_samples: Number of tasks per evaluation, at least 1.
+        results: Folder of the records.
     """
     import_tensorflow()
     from supervised_reptile.reproduction.row import reproduce

@@ -1,7 +1,7 @@
-"""The published tables' rows: each as a configuration of this package, beside its numbers.
+"""The rows of the published tables, as configurations of this package with their results.
 
-One training serves every cell of a row: training depends neither on `shots` (where
-`train_shots` is set, as in every table of the paper) nor on `transductive`.
+One training is enough for every cell of a row, because training depends neither on ``shots`` (where
+``train_shots`` is set, as in every table of the paper) nor on ``transductive``.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from supervised_reptile.config.paper import dataset_facts
 from supervised_reptile.errors import ConfigError
 
 TRAINED_FOR = {"shots": 1, "transductive": True, "eval_interval": 50}
-"""What the learning curve of a reproduction's training shows; the original has a point every 10."""
+"""Settings of the learning curve of a reproduction; the original has a point every 10."""
 
 EVALUATION_ONLY = frozenset(
     {"shots", "eval_batch", "eval_iters", "eval_samples", "eval_interval", "transductive"}
 )
-"""What only the final evaluation and the learning curve look at: the training is the same."""
+"""Settings that affect only the final evaluation and the learning curve, not the training."""
 
 TRAINING_ONLY = frozenset(
     {
@@ -29,20 +29,20 @@ TRAINING_ONLY = frozenset(
         *("outer_optimizer", "step_weights"),
     }
 )
-"""What the evaluation of a trained network does not look at."""
+"""Settings that do not affect the evaluation of a trained network."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a published table: test accuracy of a kind of task.
+    """One cell of a published table: the test accuracy on a kind of task.
 
     Args:
-        shots: int, K.
-        transductive: bool, whether the held-out images are classified together.
-        mean: float or None, the published accuracy in percent; None where nothing is published.
-        spread: float or None, its published ± in percent: the spread of three runs, or as far as it
-            is from Finn et al. (2017) the 95 % interval over tasks.
-        source: str, where it is published.
+        shots: K.
+        transductive: Whether the held-out images are classified together.
+        mean: The published accuracy in percent; ``None`` if nothing is published.
+        spread: Its published ± in percent: the spread of three runs or, for results of Finn et
+            al. (2017), the 95 % interval over tasks.
+        source: Where it is published.
     """
 
     shots: int
@@ -57,13 +57,13 @@ class Row:
     """One row of the published tables, which is one training.
 
     Args:
-        name: str, what `reproduce.py --row` calls it.
-        title: str, the row's heading.
-        dataset: str, a key of `paper.DATASETS`.
-        classes: int, N.
-        cells: tuple of `Cell`.
-        overrides: mapping, how its training differs from the paper's Tables 3 and 4.
-        note: str, what a reader must know to compare.
+        name: Name of the row for ``reproduce.py --row``.
+        title: Heading of the row.
+        dataset: A key of ``paper.DATASETS``.
+        classes: N.
+        cells: Cells of the row.
+        overrides: Differences of its training from the paper's Tables 3 and 4.
+        note: Remark that a reader needs for a comparison.
     """
 
     name: str
@@ -75,14 +75,14 @@ class Row:
     note: str = ""
 
     def training(self, seed: int, meta_iters: int | None = None) -> Config:
-        """Returns the configuration to train.
+        """Return the configuration to train.
 
         Args:
-            seed: int in [0, 2**32).
-            meta_iters: int or None, outer updates, to shorten the run; None is the full length.
+            seed: Seed in [0, 2**32).
+            meta_iters: Number of outer updates, to shorten the run; ``None`` for full length.
 
         Raises:
-            ConfigError: If a value is out of range.
+            ConfigError: A value is out of range.
         """
         length = {} if meta_iters is None else {"meta_iters": meta_iters}
         values = {**TRAINED_FOR, **self.overrides, **length}
@@ -91,13 +91,13 @@ class Row:
     def evaluation(
         self, training: Config, shots: int, transductive: bool, eval_samples: int
     ) -> Config:
-        """Returns the configuration that evaluates a training on a kind of task.
+        """Return the configuration that evaluates a training on a kind of task.
 
         Args:
-            training: `Config`, as `training` gives it.
-            shots: int, K.
-            transductive: bool.
-            eval_samples: int, tasks of each split.
+            training: Configuration of the training, from ``training``.
+            shots: K.
+            transductive: Whether the held-out images are classified together.
+            eval_samples: Number of tasks per split.
         """
         # The fine-tuning's mini-batch depends on the shots (Table 4).
         batch = paper_config(self.dataset, self.classes, shots).eval.eval_batch
@@ -109,16 +109,16 @@ class Row:
         )
 
     def tasks(self) -> list[tuple[int, bool]]:
-        """Returns (shots, transductive) of every kind of task that is published."""
+        """Return (shots, transductive) of every published kind of task."""
         return list(dict.fromkeys((c.shots, c.transductive) for c in self.cells))
 
     def published(self, shots: int, transductive: bool) -> list[Cell]:
-        """Returns what is published of a kind of task, the paper's number first."""
+        """Return the published cells of a kind of task, the paper's number first."""
         same = (c for c in self.cells if (c.shots, c.transductive) == (shots, transductive))
         return [c for c in same if c.mean is not None]
 
     def is_trained_by(self, training: Config) -> bool:
-        """Whether a training is this row's, of whatever length and seed."""
+        """Whether a training belongs to this row, with any length and seed."""
         mine = self.training(training.seed, training.meta.meta_iters)
         return not mine.differences(training, ignore=EVALUATION_ONLY)
 
@@ -147,10 +147,10 @@ def _finn_row(
     published: tuple[float, float],
     source: str,
 ) -> Row:
-    """Returns a row that the paper has from the MAML paper and its program.
+    """Return a row that the paper takes from the MAML paper and its program.
 
-    Finn et al. (2017, Appendix A.1) state step sizes for the mean of the loss; here it is summed.
-    On Omniglot their program takes as many queries as there are examples.
+    Finn et al. (2017, Appendix A.1) state step sizes for the mean of the loss; here the loss is
+    summed. On Omniglot, their program uses as many queries as labeled examples.
     """
     if dataset == "miniimagenet":
         steps, step, test_steps, queries, meta_batch = 5, 0.01, 10, 15, {1: 4, 5: 2}[shots]
@@ -291,7 +291,7 @@ ROWS = (
         "A stand-in for Mini-ImageNet: other photographs, 64×64, in its layout. Nothing published.",
     ),
 )
-"""The published rows, and a stand-in for those whose data are hard to come by."""
+"""The published rows, and a substitute for those whose data are hard to obtain."""
 
 
 INDEPENDENT_RUNS: dict[tuple[str, int, bool], tuple[float, ...]] = {
@@ -308,17 +308,17 @@ INDEPENDENT_RUNS: dict[tuple[str, int, bool], tuple[float, ...]] = {
     ("miniimagenet-5way", 5, False): (62.85, 63.32, 63.65),
     ("miniimagenet-5way", 5, True): (65.80, 66.14, 65.97),
 }
-"""Row, shots and ``transductive`` -> accuracies in percent of the authors' program, run by others.
+"""Accuracies in percent of the authors' program, run by others, by (row, shots, transductive).
 
 From the public repository glogowski-wojciech/progressive-reptile-experiments (reproduce/README.md):
 full length, seeds not stated, the fourth run with a rewritten model class."""
 
 
 def find_row(name: str) -> Row:
-    """Returns the row of that name.
+    """Return the row with this name.
 
     Raises:
-        ConfigError: If there is none.
+        ConfigError: There is no such row.
     """
     for row in ROWS:
         if row.name == name:
@@ -328,15 +328,15 @@ def find_row(name: str) -> Row:
 
 
 def row_of(training: Config) -> Row | None:
-    """Returns the row that a training belongs to, whatever its seed and length, if any."""
+    """Return the row that a training belongs to, with any seed and length, or ``None``."""
     return next((row for row in ROWS if row.is_trained_by(training)), None)
 
 
 def full_length(training: Config) -> int:
-    """Outer updates of the published training: of its row or, if it has none, of the paper's table.
+    """Return the outer updates of the published row or, without a row, of the paper's table.
 
     Args:
-        training: What was trained, of whatever length.
+        training: Configuration of a training of any length.
     """
     row = row_of(training)
     if row is not None:
@@ -346,7 +346,7 @@ def full_length(training: Config) -> int:
 
 
 def run_name(row: Row, training: Config) -> str:
-    """Folder of a run below ``results/runs``, and below that of the checkpoints of all runs."""
+    """Return a run's subfolder of ``results/runs`` and of the folder of all checkpoints."""
     length = training.meta.meta_iters
     of_other_length = "" if length == row.meta_iters else f"-{length}"
     return f"{row.name}{of_other_length}/seed{training.seed}"

@@ -21,10 +21,10 @@ _MARKS = "<!-- results -->\n", "<!-- /results -->"
 
 
 def headline_table(entries: Sequence[Mapping[str, Any]]) -> str:
-    """The published cells that were run at full length, for the README.
+    """Return the table of the published cells that were run at full length, for the README.
 
     Args:
-        entries: What ``compare`` returns.
+        entries: The result of ``compare``.
     """
     lines = ["| | task | published | here | seeds |", "|---|---|---|---|---|"]
     for entry in entries:
@@ -43,7 +43,7 @@ def headline_table(entries: Sequence[Mapping[str, Any]]) -> str:
 
 
 def comparison_table(entries: Sequence[Mapping[str, Any]]) -> str:
-    """The entries of `compare` as a table in Markdown."""
+    """Return the entries of ``compare`` as a Markdown table."""
     lines = [
         "| row | task | published | independent runs | here, test classes | difference "
         "| training classes | meta-iterations | records |",
@@ -64,7 +64,7 @@ def _cells(entry: Mapping[str, Any]) -> list[str]:
         return [*first, "not run", "", "", "", ""]
     length = f"{entry['iterations']:,}"
     if entry["status"] != "full":
-        # Where no row is of the training, no published length is.
+        # A training without a row has no published length.
         of = f"; of {entry['meta_iters']:,}" if entry["row"] else ""
         length += f" ({entry['status']}{of})"
     links = (
@@ -87,7 +87,7 @@ def _task(entry: Mapping[str, Any]) -> str:
 
 
 def _published(entry: Mapping[str, Any]) -> str:
-    """What is published of a kind of task; the table follows from the row, the review is named."""
+    """Return the published accuracies of a kind of task; only the review is named as a source."""
     return ", ".join(
         f"{p['mean']:.2f}"
         + ("" if p["spread"] is None else f" ± {p['spread']:.2f}")
@@ -97,7 +97,7 @@ def _published(entry: Mapping[str, Any]) -> str:
 
 
 def _accuracy(accuracy: Mapping[str, Any]) -> str:
-    """Mean ± spread over the seeds; of a single run the interval over tasks, in brackets."""
+    """Return mean ± spread over the seeds, or for a single run the interval in brackets."""
     text = f"{accuracy['mean']:.2f}"
     if accuracy["spread"] is not None:
         return f"{text} ± {accuracy['spread']:.2f}"
@@ -105,7 +105,7 @@ def _accuracy(accuracy: Mapping[str, Any]) -> str:
 
 
 def times_table(times: Sequence[Mapping[str, Any]]) -> str:
-    """The runs of `times_to_accuracy` as a table in Markdown."""
+    """Return the result of ``times_to_accuracy`` as a Markdown table."""
     heads = "row", "seed", "task", "test accuracy", "meta-iterations", "hours"
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for time in times:
@@ -120,7 +120,7 @@ def times_table(times: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _notes() -> str:
-    """What a reader must know of the rows, each remark once."""
+    """Return the notes on the rows, each remark once."""
     notes: dict[str, dict[str, None]] = {}
     for row in ROWS:
         if row.note:
@@ -129,7 +129,7 @@ def _notes() -> str:
 
 
 def _heading(dataset: str, title: str) -> str:
-    """What the tables call a row."""
+    """Return the name of a row in the tables."""
     return f"{dataset.removeprefix(FOLDER)}, {title}"
 
 
@@ -144,7 +144,7 @@ def write_comparison(root: Path, readme: Path | None = None) -> str:
         The whole table.
 
     Raises:
-        RunError: As `check_readme`; nothing is written then.
+        RunError: See ``check_readme``; nothing is written then.
     """
     around = check_readme(readme) if readme else None
     root.mkdir(parents=True, exist_ok=True)
@@ -152,7 +152,7 @@ def write_comparison(root: Path, readme: Path | None = None) -> str:
     table = comparison_table(entries)
     whole = json.dumps({"comparison": entries, "time_to_accuracy": times}, indent=2)
     write_whole(root / "reproduction.json", whole + "\n")
-    # Links start at the project in the README, and here at this folder.
+    # Links are relative to the project in the README, and to this folder here.
     local = table.replace(f"]({root.name}/", "](")
     write_whole(
         root / "reproduction.md",
@@ -175,10 +175,10 @@ def write_comparison(root: Path, readme: Path | None = None) -> str:
 
 
 def check_readme(readme: Path) -> tuple[str, str]:
-    """What stands before and after the place of the table in a README, marks included.
+    """Return the text before and after the table in a README, including the marks.
 
     Raises:
-        RunError: It cannot be read, or has no such place.
+        RunError: The README cannot be read, or has no such marks.
     """
     begin, end = _MARKS
     try:

@@ -1,4 +1,4 @@
-"""One seed of a published row: train once, evaluate every cell, leave the records in results."""
+"""One seed of a published row: train once, evaluate every cell, keep the records in results."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from supervised_reptile.runs.learning_curve import read_curve
 from supervised_reptile.runs.record import is_record_of
 from supervised_reptile.runs.stages import evaluate_and_record, evaluation_record, train
 
-# Points of a learning curve, each of one task, that its figure averages.
+# Points of a learning curve, each from one task, in the moving average of its figure.
 _FIGURE_WINDOW = 100
 
 RUNS = "runs"
-"""Folder of the trainings' records, below that of all results."""
+"""Subfolder of the results for the records of trainings."""
 
 
 def reproduce(
     row: Row, training: Config, options: RunOptions, *, eval_samples: int, results: Path
 ) -> None:
-    """Train, evaluate and record; each part is skipped if it was done before.
+    """Train, evaluate and record; finished parts are skipped.
 
-    Leaves in ``results/runs/<row>/seed<seed>``: a record of each cell, ``config.json``,
+    Writes into ``results/runs/<row>/seed<seed>``: a record of each cell, ``config.json``,
     ``curve.csv`` and ``curve.png``.
 
     Args:
         row: The row.
-        training: What to train, as ``row.training`` gives it.
-        options: Where checkpoints go, and how it runs.
-        eval_samples: Tasks of each split and cell.
+        training: Configuration to train, from ``row.training``.
+        options: Where to save checkpoints, and how to run.
+        eval_samples: Number of tasks per split and cell.
         results: Folder of all records.
 
     Raises:
-        RunError: See ``training.Trainer``.
-        RunInterrupted: A signal stopped it; the same call goes on.
-        DatasetNotFoundError: The data set is not there.
+        RunError: See ``Trainer``.
+        RunInterrupted: A signal stopped it; the same call continues.
+        DatasetNotFoundError: The data set is missing.
     """
     directory = Path(options.checkpoint)
     trainer = open_run(training, options)
@@ -58,12 +58,12 @@ def reproduce(
 def publish(
     row: Row, training: Config, directory: Path, records: Sequence[Path], results: Path
 ) -> None:
-    """Copy what can be checked from a run's directory into ``results``, with a figure.
+    """Copy the records of a run's directory to ``results``, and draw a figure.
 
     Args:
         row: The row.
-        training: What was trained.
-        directory: Directory of the run, as ``run.train`` leaves it.
+        training: Configuration of the training.
+        directory: Directory of the finished run.
         records: The records of the row's evaluations.
         results: Folder to copy to.
     """
@@ -76,11 +76,11 @@ def publish(
 
 
 def draw_curve(row: Row, training: Config, results: Path) -> None:
-    """Draw ``curve.png`` from the ``curve.csv`` beside it.
+    """Draw ``curve.png`` from the ``curve.csv`` next to it.
 
     Args:
         row: The row.
-        training: What was trained.
+        training: Configuration of the training.
         results: Folder of the run's records.
     """
     curve = read_curve(results / "curve.csv")

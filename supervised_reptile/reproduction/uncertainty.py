@@ -1,15 +1,15 @@
-r"""How well an evaluation knows an accuracy: over its tasks, and over the draw of test classes.
+r"""The uncertainty of an accuracy, over its tasks and over the random choice of test classes.
 
-A seed decides which characters are test classes. Evaluating more tasks says more about these
-characters, and nothing about others. The uncertainty over the draw of the classes comes from
-leaving out one class at a time (the delete-one jackknife):
+The seed chooses the characters that are test classes. Evaluating more tasks gives more information
+about these characters, but none about others. The uncertainty over the choice of classes is
+estimated by leaving out one class at a time (the delete-one jackknife):
 
 .. math::
     s^2 = \frac{C - 1}{C} \sum_c (a_{-c} - \bar a)^2 - N \frac{\sigma^2}{T}
 
 with :math:`a_{-c}` the mean accuracy of the tasks without class c, C classes, N classes per task,
-and T tasks of accuracy variance :math:`\sigma^2`. The subtracted term is what the random
-composition of the tasks adds, as each class is in only N·T/C of them.
+and T tasks of accuracy variance :math:`\sigma^2`. The subtracted term is the
+contribution of the random composition of tasks, since each class is in only N·T/C of them.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class Uncertainty:
 
     Attributes:
         mean: Mean accuracy over the tasks, in [0, 1].
-        tasks: Standard error over the drawing of tasks from these classes, in [0, 1].
-        classes: Standard error over the draw of the classes, in [0, 1]; 0 if the tasks are too few
-            to see it.
+        tasks: Standard error over random tasks from these classes, in [0, 1].
+        classes: Standard error over the random choice of classes, in [0, 1]; 0 if there are too
+            few tasks to detect it.
     """
 
     mean: float
@@ -37,7 +37,7 @@ class Uncertainty:
 
 
 def uncertainty(accuracies: np.ndarray, classes: np.ndarray) -> Uncertainty:
-    """Standard errors of the mean of some tasks' accuracies.
+    """Compute the standard errors of the mean accuracy of tasks.
 
     Args:
         accuracies: float [tasks], in [0, 1].
@@ -65,7 +65,7 @@ def uncertainty(accuracies: np.ndarray, classes: np.ndarray) -> Uncertainty:
 
 
 def over_seeds(each: list[Uncertainty]) -> Uncertainty:
-    """The mean of independent seeds, each with a draw of tasks and of classes of its own."""
+    """Average independent seeds, each with its own random tasks and classes."""
     n = len(each)
     return Uncertainty(
         sum(u.mean for u in each) / n,

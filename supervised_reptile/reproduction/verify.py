@@ -1,4 +1,4 @@
-"""Evaluates networks that ship again, and compares with what is recorded of them."""
+"""Evaluate shipped networks again, and compare with their records."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from supervised_reptile.runs.stages import restore, setting_name
 
 
 def networks_of(name: str) -> list[str]:
-    """The networks that ship of a row, with all its seeds, or the one of that name.
+    """Return the shipped networks of a row, with all its seeds, or the network of that name.
 
     Raises:
         RunError: There is none.
@@ -32,21 +32,21 @@ def networks_of(name: str) -> list[str]:
 
 
 def verify(name: str, *, tasks: int, data_dir: str, progress: bool = True) -> None:
-    """Evaluate a network on test classes, on each kind of task that is recorded of it.
+    """Evaluate a network on test classes, on each kind of task in its records.
 
-    The tasks are the first of those that were recorded, so that the same number of them on the
-    same kind of machine gives the same accuracy. With fewer it must agree within the 95 % interval
-    of the difference of two independent samples.
+    The tasks are the first of the recorded ones. The same number of tasks on the same kind of
+    machine therefore gives the same accuracy. With fewer tasks, it must agree within the 95 %
+    interval of the difference of two independent samples.
 
     Args:
-        name: As :func:`networks_of` gives it.
-        tasks: How many of each kind, at least 1.
+        name: A name from :func:`networks_of`.
+        tasks: Number of tasks of each kind, at least 1.
         data_dir: Folder of the data sets.
         progress: Whether to show progress bars.
 
     Raises:
         RunError: An accuracy does not agree.
-        DatasetNotFoundError: The data set is not there.
+        DatasetNotFoundError: The data set is missing.
     """
     facts = model_facts(name)
     training = Config.from_dict(facts["training"])

@@ -38,11 +38,11 @@ _DATA_KEY = f"{_DATA}/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 class RunDirectory:
-    """Keeps ``config.json`` and the newest checkpoints ``ckpt-<iteration>`` of a run.
+    """Keep ``config.json`` and the newest checkpoints ``ckpt-<iteration>`` of a run.
 
-    What is there is decided by the checkpoints themselves. The file ``checkpoint``, which lists
-    them for TensorFlow's tools, need not be there; it only helps to tell a checkpoint whose saving
-    was interrupted from one that was damaged later.
+    The checkpoint files themselves decide which checkpoints exist. The file ``checkpoint``, which
+    lists them for TensorFlow's tools, may be missing; it only helps to distinguish a checkpoint
+    whose saving was interrupted from one that was damaged later.
 
     Args:
         path: The directory; it need not exist yet.
@@ -51,13 +51,13 @@ class RunDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock: IO | None = None
-        self._readable: dict[int, str] = {}  # what is wrong with a checkpoint; "" for nothing
+        self._readable: dict[int, str] = {}  # fault of each checkpoint; "" for none
 
-    # ------------------------------------------------------ what is there
+    # ------------------------------------------------------ existing runs
 
     @property
     def newest_iteration(self) -> int | None:
-        """Iteration of the newest checkpoint whose saving was finished; ``None`` if none was."""
+        """Iteration of the newest completely saved checkpoint; ``None`` if there is none."""
         numbers = sorted(self._numbers(), reverse=True)
         return next((n for n in numbers if not (self._fault(n) and self._was_interrupted(n))), None)
 
@@ -71,7 +71,7 @@ class RunDirectory:
         """Configuration of the checkpoints; ``None`` if there is no checkpoint.
 
         Raises:
-            RunError: It cannot be read.
+            RunError: The configuration cannot be read.
         """
         path = self.path / "config.json"
         if self.newest is None:
@@ -84,16 +84,16 @@ class RunDirectory:
             raise RunError(f"--checkpoint: {path} is damaged: {error}") from error
 
     def check(self, config: Config) -> Config | None:
-        """Whether a run of a configuration may go on here, or begin.
+        """Check whether a run of a configuration may resume or start here.
 
-        More meta-iterations than before continue the run if its outer step size is constant; under
-        annealing every step depends on their number, so that it is another run.
+        More meta-iterations than before extend the run if its outer step size is constant. With
+        annealing, every step depends on their number, so it is a different run.
 
         Returns:
-            The configuration of the run that goes on; ``None`` for a new one.
+            The configuration of the run to resume; ``None`` for a new run.
 
         Raises:
-            RunError: Another run is here, or something that would be lost.
+            RunError: The directory contains another run, or files that would be lost.
         """
         saved = self.saved_config()
         if saved is None:
@@ -101,7 +101,7 @@ class RunDirectory:
             if products:
                 raise RunError(
                     f"--checkpoint: {self.path} holds {products[0]} of a run, but no checkpoint. "
-                    "Use another directory, or --noresume to set what is there aside"
+                    "Use another directory, or --noresume to move its files aside"
                 )
             return None
         differences = saved.differences(config, ignore=RESUME_MAY_CHANGE)
@@ -112,25 +112,25 @@ class RunDirectory:
             raise RunError(
                 f"--checkpoint: {self.path} holds a run of {saved.meta.meta_iters} meta-iterations "
                 f"whose step size goes from {config.meta.meta_step:g} to "
-                f"{config.meta.meta_step_final:g} over them, so that one of "
+                f"{config.meta.meta_step_final:g} over them, so a run of "
                 f"{config.meta.meta_iters} (--meta_iters) differs from the first step on. Only a "
                 "run of constant step size (--meta_step equal to --meta_step_final) can be "
-                "prolonged; train this one in another directory"
+                "extended; train this one in another directory"
             )
         if differences:
             raise RunError(
                 f"--checkpoint: {self.path} holds a run of another configuration "
-                f"({'; '.join(differences)}). Use these flags as they were, another "
-                "directory, or --noresume to set that run aside"
+                f"({'; '.join(differences)}). Use the same flags as before, another "
+                "directory, or --noresume to move that run aside"
             )
         return saved
 
     def check_data(self, dataset: FewShotDataset, flag: str = "--checkpoint") -> None:
-        """Refuse checkpoints of other data; those of version 0.1 do not say, and get a note.
+        """Refuse checkpoints of other data; print a note for version 0.1, which did not store it.
 
         Args:
-            dataset: The data at hand.
-            flag: What the message begins with.
+            dataset: The current data.
+            flag: Flag at the start of the message.
 
         Raises:
             RunError: The checkpoints are of other data.
@@ -147,10 +147,10 @@ class RunDirectory:
             return  # `restore` says so
         check_same_data(saved, dataset, f"the run in {self.path}", flag)
 
-    # ------------------------------------------------------ taking it
+    # ------------------------------------------------------ locking
 
     def lock(self) -> None:
-        """Keep other processes from training here as long as this one lives.
+        """Prevent other processes from training here while this one runs.
 
         Raises:
             RunError: Another process is training there, or the directory cannot be written.
@@ -159,10 +159,10 @@ class RunDirectory:
             self._lock = lock_directory(self.path)
 
     def make_ready(self, config: Config, dataset: FewShotDataset) -> None:
-        """Make the directory, take it for this process, and write what is computed into it.
+        """Create and lock the directory, and write the configuration and the data's identity.
 
         Raises:
-            RunError: It cannot be written, or another process is training there.
+            RunError: The directory cannot be written, or another process is training there.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -176,7 +176,7 @@ class RunDirectory:
         write_whole(self.path / "data.json", json.dumps(about, indent=2) + "\n")
 
     def move_aside(self) -> None:
-        """Set aside what is in the directory under another name, so that a new run can begin."""
+        """Rename the directory of an earlier run, so a new run can start."""
         names = {*_PRODUCTS, "config.json"}
         if not self._numbers() and not any((self.path / name).exists() for name in names):
             return
@@ -202,17 +202,17 @@ class RunDirectory:
     def save(
         self, checkpoint: tf.train.Checkpoint, iteration: int, dataset: FewShotDataset
     ) -> Path:
-        """Save a checkpoint under the number of an iteration; older ones than three are removed.
+        """Save a checkpoint of an iteration; only the three newest are kept.
 
-        Its files are written elsewhere and renamed when they are whole.
+        Its files are written to another folder and moved when they are complete.
 
         Args:
-            checkpoint: What to save.
-            iteration: Its number.
-            dataset: The data, whose fingerprint is saved as well.
+            checkpoint: The checkpoint to save.
+            iteration: Number of the iteration.
+            dataset: The data, whose fingerprint is also saved.
 
         Raises:
-            RunError: Writing failed; older checkpoints are intact.
+            RunError: Writing failed. Older checkpoints are intact.
         """
         if not hasattr(checkpoint, _DATA):
             setattr(checkpoint, _DATA, _bytes_variable(identity_of(dataset)))
@@ -238,11 +238,11 @@ class RunDirectory:
         return prefix
 
     def restore(self, checkpoint: tf.train.Checkpoint, *, partly: bool = False) -> None:
-        """Restore the newest checkpoint, of which there must be one.
+        """Restore the newest checkpoint; there must be one.
 
         Args:
-            checkpoint: Where to.
-            partly: Whether it may have no place for some of what is saved.
+            checkpoint: The objects to restore.
+            partly: Whether saved values without a matching object are allowed.
 
         Raises:
             RunError: It is damaged, or does not fit; or there is none.
@@ -252,7 +252,7 @@ class RunDirectory:
             raise RunError(f"--checkpoint: there is no checkpoint in {self.path}")
         prefix = self._prefix(newest)
         try:
-            # Every tensor is read once before any variable is touched.
+            # Read every tensor once before changing any variable.
             if self._fault(newest):
                 raise ValueError(self._fault(newest))
             with self._path_for_tensorflow(newest) as path:
@@ -268,14 +268,14 @@ class RunDirectory:
             raise RunError(
                 f"--checkpoint: cannot read {prefix}: {reason_of(error)}."
                 + (f" To go back to ckpt-{max(older)}, delete ckpt-{newest}.*." if older else "")
-                + " To start again and keep what is there, use --noresume"
+                + " To start again and keep the old files, use --noresume"
             ) from error
 
     def _prefix(self, iteration: int) -> Path:
         return self.path / f"ckpt-{iteration}"
 
     def _numbers(self) -> set[int]:
-        """Iterations of which there is a checkpoint, or a part of one."""
+        """Return the iterations with a checkpoint or a part of one."""
         try:
             names = [path.name for path in self.path.iterdir()] if self.path.is_dir() else []
         except OSError as error:
@@ -285,7 +285,7 @@ class RunDirectory:
         return {int(match[1]) for match in found if match}
 
     def _fault(self, number: int) -> str:
-        """What is wrong with a checkpoint, of which every number is read; "" for nothing."""
+        """Read a whole checkpoint and return what is wrong with it; "" if nothing is."""
         if number not in self._readable:
             self._readable[number] = ""
             try:
@@ -328,26 +328,26 @@ class RunDirectory:
         write_whole(self.path / "checkpoint", "\n".join(lines) + "\n")
 
     def _remove(self, number: int) -> None:
-        for kind in reversed(_PARTS):  # without an index the data are not a checkpoint
+        for kind in reversed(_PARTS):  # without an index, the data are not a checkpoint
             Path(f"{self._prefix(number)}.{kind}").unlink(missing_ok=True)
         self._readable.pop(number, None)
 
 
 def save_model(model: keras.Model, path: Path) -> None:
-    """Write a ``.keras`` file so that a killed process leaves the old one or the new one.
+    """Write a ``.keras`` file so that a killed process leaves either the old or the new one.
 
     Raises:
-        RunError: It cannot be written; the old one is intact.
+        RunError: The file cannot be written. The old one is intact.
     """
     new = path.with_name("new.keras")
-    with writing(path, ValueError):  # of Keras, where the file system failed
+    with writing(path, ValueError):  # from Keras, if the file system failed
         model.save(new)
         _to_disk(new)
         new.replace(path)
 
 
 def _bytes_variable(text: str) -> tf.Variable:
-    """A variable of text of any length, as uint8: every value of a checkpoint is numbers."""
+    """Return a variable that holds text of any length as uint8, for a checkpoint of numbers."""
     values = np.frombuffer(text.encode(), np.uint8)
     return tf.Variable(values, shape=[None], trainable=False)
 

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and are read with one kind of error."""
+"""Write files completely or not at all, and read them with one kind of error."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _LONGEST_INTEGER = 19  # digits of an int64; nothing of ours is longer
 
 
 def reason_of(error: BaseException) -> str:
-    """What went wrong with a file, in a few words: nothing of the library that reports it."""
+    """Say in a few words what went wrong with a file, without a library's own wording."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = " ".join(str(error).split())
@@ -42,11 +42,11 @@ def reason_of(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def writing(path: Path, *more: type[BaseException]) -> Iterator[None]:
-    """Turn what the operating system says of a file that is written into a ``RunError``.
+    """Turn errors of the operating system during writing into a ``RunError``.
 
     Args:
-        path: What the message names.
-        *more: Other errors that a library raises instead.
+        path: The file, named in the message.
+        *more: Other errors that a library may raise instead.
 
     Raises:
         RunError: Writing failed.
@@ -59,10 +59,10 @@ def writing(path: Path, *more: type[BaseException]) -> Iterator[None]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a killed process leaves the old one or the new one.
+    """Write a file so that a killed process leaves either the old or the new one.
 
     Raises:
-        RunError: It cannot be written; the old one is intact.
+        RunError: The file cannot be written. The old one is intact.
     """
     part = path.with_name(path.name + ".part")
     with writing(path):
@@ -74,7 +74,7 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a CSV file, whole; floats with six digits."""
+    """Write a complete CSV file; floats have six digits."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
@@ -84,13 +84,13 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]
 
 
 def read_text(path: Path) -> str:
-    """The text of a file, in UTF-8.
+    """Return the text of a UTF-8 file.
 
     Raises:
-        RunError: It is not a file, cannot be read, or is not text.
+        RunError: The path is not a file, cannot be read, or is not text.
     """
     try:
-        if not path.is_file():  # a pipe would wait for ever
+        if not path.is_file():  # reading a pipe would block forever
             raise RunError(
                 f"cannot read {path}: {'not a file' if path.exists() else 'no such file'}"
             )
@@ -102,10 +102,10 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """The plain values of a JSON file.
+    """Return the plain values of a JSON file.
 
     Raises:
-        RunError: It cannot be read, is not JSON, or holds numbers that no file of ours holds.
+        RunError: The file cannot be read, is not JSON, or contains numbers out of range.
     """
     text = read_text(path)
 
@@ -131,7 +131,7 @@ def read_json(path: Path) -> Any:
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a file that is damaged, so that a new one can take its place; returns its new path."""
+    """Rename a damaged file, so a new one can replace it; return its new path."""
     number = 1
     while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
         number += 1

@@ -21,21 +21,21 @@ _RUNNING_WINDOW = 50
 
 
 class LearningCurve:
-    """The learning curve: ``curve.csv`` and TensorBoard's scalars, a writer for each split.
+    """The learning curve: ``curve.csv`` and TensorBoard's scalars, with a writer per split.
 
-    Each accuracy is of the N predictions of one task, as in the authors' program, and so coarse;
-    TensorBoard shows the running mean as well.
+    Each accuracy comes from the N predictions of one task, as in the authors' program, so it is
+    coarse. TensorBoard also shows the running mean.
 
-    Which points a run has is known. Those that ``curve.csv`` lacks, or holds otherwise than
-    TensorBoard's event files (which carry check sums), are taken from these; what cannot be
-    recovered is reported, and the damaged table is kept next to the new one.
+    The points that a run must have are known. Points that are missing from ``curve.csv``, or differ
+    from TensorBoard's event files (which have checksums), are restored from these files. Points
+    that cannot be recovered are reported, and the damaged table is kept next to the new one.
 
     Args:
-        directory: Where to write; must exist.
-        splits: Names of the splits, ``"train"`` among them.
-        iteration: Meta-iterations done so far. Points from there on, which a killed run may have
-            left, will be computed again and are dropped.
-        interval: Meta-iterations from point to point.
+        directory: Existing directory to write to.
+        splits: Names of the splits, including ``"train"``.
+        iteration: Number of finished meta-iterations. Later points, which a killed run may have
+            left, are dropped because they will be computed again.
+        interval: Meta-iterations between points.
 
     Raises:
         RunError: The table or TensorBoard's logs cannot be written.
@@ -44,7 +44,7 @@ class LearningCurve:
     def __init__(
         self, directory: Path, splits: tuple[str, ...], iteration: int, interval: int
     ) -> None:
-        import tensorflow as tf  # not at the top: who reads curves does without
+        import tensorflow as tf  # not at the top: reading curves does not need it
 
         self._path = directory / "curve.csv"
         self._splits = splits
@@ -82,10 +82,10 @@ class LearningCurve:
                 raise
 
     def add(self, iteration: int, seconds: float, **values: float) -> None:
-        """Write one point; ``values`` hold meta_step, inner_loss and one accuracy a split.
+        """Write one point; ``values`` are meta_step, inner_loss and one accuracy per split.
 
         Raises:
-            RunError: It cannot be written.
+            RunError: The point cannot be written.
         """
         import tensorflow as tf
 
@@ -106,13 +106,13 @@ class LearningCurve:
             scalars["train"]["iterations_per_second"] = iterations / elapsed
         with self._writing_logs():
             for split, named in scalars.items():
-                # From NumPy: of every new Python number TensorFlow keeps a tensor for ever.
+                # From NumPy: TensorFlow keeps a tensor for every new Python number.
                 with self._logs[split].as_default(step=np.asarray(iteration, np.int64)):
                     for name, value in named.items():
                         tf.summary.scalar(name, np.float32(value))
 
     def running_accuracies(self) -> str:
-        """Mean accuracy of each split over the last points, in words."""
+        """Return the mean accuracy of each split over the last points, as text."""
         return "  ".join(f"{s} {100 * self._running_mean(s):.1f} %" for s in self._recent)
 
     def _running_mean(self, split: str) -> float:
@@ -129,7 +129,7 @@ class LearningCurve:
             raise RunError(self._tensorboard + reason_of(error)) from error
 
     def _recovered(self, directory: Path, expected: range) -> list[dict[str, str]]:
-        """The points that the checkpoint has behind it, from the table and the event files."""
+        """Recover the points before the checkpoint from the table and the event files."""
         found, damaged = _rows_of(self._path, self._fields)
         logged = _logged_points(directory, self._splits)
         rows, changed, missing = [], [], []
@@ -143,7 +143,7 @@ class LearningCurve:
                 elif row is None:
                     missing.append(iteration)
                     continue
-                else:  # Of version 0.1, whose events have no time.
+                else:  # From version 0.1, whose events have no time.
                     row |= {name: f"{point[name]:.6g}" for name in self._fields if name in point}
                     changed.append(iteration)
             rows.append(row)
@@ -159,9 +159,9 @@ class LearningCurve:
 
 
 def _rows_of(path: Path, fields: tuple[str, ...]) -> tuple[dict[int, dict[str, str]], bool]:
-    """The whole rows of a table by iteration, and whether it is damaged in any other way.
+    """Return the complete rows of a table by iteration, and whether the rest is damaged.
 
-    A killed process may leave a line half written at the end: one without an end of line.
+    An incomplete last line, without an end of line, is no damage: a killed process may leave one.
     """
     try:
         text = read_text(path)
@@ -186,7 +186,7 @@ def _is_number(text: str | None) -> bool:
 
 
 def _agrees(row: dict[str, str], point: dict[str, float]) -> bool:
-    """Whether a row holds what was logged, to its six digits and the log's float32."""
+    """Whether a row equals the logged point, within its six digits and the log's float32."""
     for name, logged in point.items():
         written = float(row[name])
         if math.isnan(logged) or math.isnan(written):
@@ -201,7 +201,7 @@ def _agrees(row: dict[str, str], point: dict[str, float]) -> bool:
 
 
 def _logged_points(directory: Path, splits: tuple[str, ...]) -> dict[int, dict[str, float]]:
-    """What TensorBoard's event files hold of each point, as far as they can be read."""
+    """Read the points in TensorBoard's event files, as far as they are readable."""
     import tensorflow as tf
 
     points: dict[int, dict[str, float]] = {}
@@ -233,7 +233,7 @@ def log_settings(directory: Path, config: Config) -> None:
         config: Its configuration.
 
     Raises:
-        RunError: It cannot be written.
+        RunError: The log cannot be written.
     """
     import tensorflow as tf
     from tensorboard.plugins.hparams import api
@@ -254,10 +254,10 @@ def read_curve(path: Path) -> dict[str, np.ndarray]:
     """Read a ``curve.csv``.
 
     Returns:
-        Column name to float64 [points]: iteration, seconds, meta_step, inner_loss, each split.
+        float64 [points] for each column: iteration, seconds, meta_step, inner_loss, and each split.
 
     Raises:
-        RunError: It cannot be read, or is not such a table.
+        RunError: The file cannot be read, or is not such a table.
     """
     rows = list(csv.DictReader(read_text(path).splitlines()))
     try:
@@ -267,14 +267,14 @@ def read_curve(path: Path) -> dict[str, np.ndarray]:
 
 
 def trailing_mean(values: np.ndarray, window: int) -> np.ndarray:
-    """Mean of each value and those before it, ``window`` in all.
+    """Compute the mean of every ``window`` consecutive values.
 
     Args:
         values: float64 [points].
         window: At least 1.
 
     Returns:
-        float64 [points − window + 1], nothing where there are fewer points.
+        float64 [points − window + 1], empty if there are fewer points.
     """
     # A point that was not finite counts as wrong.
     sums = np.concatenate([[0.0], np.cumsum(np.nan_to_num(values))])
@@ -284,18 +284,18 @@ def trailing_mean(values: np.ndarray, window: int) -> np.ndarray:
 def first_reached(
     curve: dict[str, np.ndarray], split: str, target: float, window: int
 ) -> tuple[int, float] | None:
-    """When the trailing mean of a split's accuracy first was at least ``target``.
+    """Find when the trailing mean of a split's accuracy first reached ``target``.
 
     Args:
-        curve: As `read_curve` gives it.
+        curve: The result of ``read_curve``.
         split: Name of the split.
         target: Accuracy in [0, 1].
         window: Points in the mean, at least 1.
 
     Returns:
-        Meta-iterations done and seconds taken by then, or ``None``.
+        Meta-iterations and seconds until then, or ``None`` if never.
     """
-    # The sums of floats stray by some 1e-12: a mean of 0.95 must count as 0.95.
+    # Sums of floats are off by about 1e-12: a mean of 0.95 must count as 0.95.
     above = np.flatnonzero(trailing_mean(curve[split], window) >= target - 1e-9)
     if not len(above):
         return None

@@ -1,4 +1,4 @@
-"""What a command is about: which run, or which network that ships; before any data are read."""
+"""Find the run or shipped network that a command refers to, before any data are read."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from supervised_reptile.runs.checkpoints import RunDirectory
 from supervised_reptile.runs.record import recorded_accuracies
 
 PACKAGE = "package:"
-"""What stands before the name of a network that ships, where a folder has the same name."""
+"""Prefix of a shipped network's name, for use when a folder has the same name."""
 
-# What weights and slots cannot do without when they are only evaluated: another seed would be
-# another split and so test on training classes.
+# Settings that an evaluation must share with the training. Another seed would mean another split,
+# and so a test on training classes.
 _PRETRAINED_MUST_MATCH = (
     *("dataset", "classes", "filters", "image_size", "resize", "freeze"),
     *("inner_optimizer", "momentum", "seed"),
@@ -25,16 +25,16 @@ _PRETRAINED_MUST_MATCH = (
 
 
 def open_directory(config: Config, options: RunOptions) -> RunDirectory:
-    """The directory that a run trains in, evaluates, or records the evaluation of a network in.
+    """Return the directory where a run trains, evaluates or records an evaluation.
 
-    A directory that is there is taken for this process if it is trained in.
+    An existing directory is locked for this process if the run trains there.
 
     Args:
         config: What to compute.
         options: Supplies ``checkpoint``, ``pretrained`` and ``resume``.
 
     Raises:
-        RunError: What the options ask for is impossible there.
+        RunError: The options do not suit the directory.
     """
     if not options.pretrained:
         directory = RunDirectory(Path(options.checkpoint))
@@ -59,10 +59,10 @@ def open_directory(config: Config, options: RunOptions) -> RunDirectory:
 
 
 def shipped_network(checkpoint: str) -> str | None:
-    """The network that comes with the package which ``--checkpoint`` names; ``None`` for a folder.
+    """Return the shipped network that ``--checkpoint`` names; ``None`` for a folder.
 
     Args:
-        checkpoint: A name, also with the shots at its end, or ``"package:NAME"``.
+        checkpoint: A name, which may end in the shots, or ``"package:NAME"``.
 
     Raises:
         RunError: There is no such network, or a folder of that name holds a run.
@@ -95,8 +95,8 @@ def check_evaluable(config: Config, trained: Config, what: str) -> None:
 
     Args:
         config: Configuration of the evaluation.
-        trained: That of the training.
-        what: What was trained, for the message.
+        trained: Configuration of the training.
+        what: Description of the network, for the message.
     """
     ours, theirs = config.flat(), trained.flat()
     wrong = [name for name in _PRETRAINED_MUST_MATCH if ours[name] != theirs[name]]
@@ -110,12 +110,12 @@ def check_evaluable(config: Config, trained: Config, what: str) -> None:
 def finished_result(
     directory: RunDirectory, config: Config, options: RunOptions
 ) -> dict[str, Accuracy] | None:
-    """The recorded result of a run that is finished; ``None`` where there is work to do.
+    """Return the recorded result of a finished run; ``None`` if there is work to do.
 
     Args:
         directory: Directory of the run.
         config: What to compute.
-        options: Supplies ``pretrained``, with which it is evaluated again, and ``resume``.
+        options: Supplies ``pretrained``, which requests a new evaluation, and ``resume``.
     """
     total = config.meta.meta_iters
     if options.pretrained or not options.resume or directory.newest_iteration != total:

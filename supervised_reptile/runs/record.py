@@ -1,4 +1,4 @@
-"""The record of a run: what was computed, with what, where, and how it came out."""
+"""The record of a run: its configuration, environment and results."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ _TRAINED_ON = "trained_on.json"
 
 
 def note_training(directory: Path, iteration: int) -> None:
-    """Note in a run's directory what a part of its training runs on, if that is not as before.
+    """Note in a run's directory the environment of its training, if it has changed.
 
     Args:
         directory: Directory of the run.
-        iteration: Meta-iterations done before this part.
+        iteration: Number of meta-iterations before this part of the training.
 
     Raises:
-        RunError: It cannot be written.
+        RunError: The note cannot be written.
     """
     path = directory / _TRAINED_ON
     if path.exists() and not _is_readable(path):
         aside = set_aside(path)
         print(f"note: {printable(path)} is damaged and was renamed to {printable(aside.name)}")
-    # A run may go on from an older checkpoint than its last part began with.
+    # A run may resume from an older checkpoint than its last part started from.
     parts = [
         part for part in training_environments(directory) if part["from_iteration"] < iteration
     ]
@@ -60,14 +60,14 @@ def note_training(directory: Path, iteration: int) -> None:
 
 
 def training_environments(directory: Path) -> list[dict[str, Any]]:
-    """What the training in a run's directory ran on.
+    """Return the environments of the training in a run's directory.
 
     Args:
         directory: Directory of the run.
 
     Returns:
-        ``from_iteration`` and ``environment`` of each part that differs from the one before;
-        empty where nothing is noted, or the note is damaged: no record is lost over it.
+        ``from_iteration`` and ``environment`` of each part that differs from the previous one.
+        Empty if there is no note or it is damaged, so a damaged note prevents no record.
     """
     path = directory / _TRAINED_ON
     return read_json(path) if _is_readable(path) else []
@@ -99,26 +99,26 @@ def write_record(
     data: Mapping[str, str] | None = None,
     outcomes: Mapping[str, Outcome] | None = None,
 ) -> None:
-    """Write ``results.json``. Its ``environment`` is that of this process, which evaluated.
+    """Write ``results.json``, whose ``environment`` is that of this evaluating process.
 
-    What was found task by task goes into a compressed file of NumPy arrays of the same name,
+    The results of each task are written to a compressed file of NumPy arrays with the same name,
     ``results.npz``: for each split ``<split>/correct``, int16 [tasks], the number of queries
     classified correctly (−1 where the predictions were not finite); ``<split>/classes``,
     int32 [tasks, N], ids of the classes in the order of their labels; and ``<split>/queries``,
-    the number of queries in a task. It also holds a check sum of the JSON, ``record_crc32``.
+    the number of queries in a task. It also contains a checksum of the JSON, ``record_crc32``.
 
     Args:
         path: File to write.
         config: Configuration of the run, evaluation included.
-        accuracies: Split name to accuracy.
-        iterations: Meta-iterations the weights were trained for.
+        accuracies: Accuracy of each split.
+        iterations: Number of meta-iterations of the training.
         training_seconds: Wall time of the training in seconds, over all its parts.
-        evaluation_seconds: Wall time of the final evaluation in seconds; where one evaluation gave
-            several records, of all of it.
-        trained_with: Configuration of the training where it is not ``config``.
-        trained_on: What the training ran on, as `training_environments` gives it.
+        evaluation_seconds: Wall time of the final evaluation in seconds; if it wrote several
+            records, their total.
+        trained_with: Configuration of the training if it is not ``config``.
+        trained_on: Environments of the training, from ``training_environments``.
         data: Fingerprint and description of the data.
-        outcomes: What was found in each task, by split.
+        outcomes: Results of each task, by split.
 
     Raises:
         RunError: A file cannot be written.
@@ -165,12 +165,12 @@ def _write_outcomes(path: Path, outcomes: Mapping[str, Outcome], check_sum: np.u
 
 
 def is_record_of(path: Path, config: Config) -> bool:
-    """Whether a record is there, whole, and of a configuration trained to its end."""
+    """Whether a file is a complete record of a fully trained configuration."""
     return record_of(path, config) is not None
 
 
 def record_of(path: Path, config: Config) -> dict[str, Any] | None:
-    """A record, if it is there, whole, and of a configuration trained to its end."""
+    """Return a record if it is complete and belongs to a fully trained configuration."""
     try:
         record = read_json(path)
         found = Config.from_dict(record["config"])
@@ -182,12 +182,12 @@ def record_of(path: Path, config: Config) -> dict[str, Any] | None:
 
 
 def recorded_accuracies(path: Path, config: Config) -> dict[str, Accuracy] | None:
-    """The accuracies of a record, by split.
+    """Return the accuracies of a record, by split.
 
-    ``None`` if there is no whole record of that configuration trained to its end, or not a letter
-    of it is as it was written.
+    ``None`` if there is no complete record of that configuration, fully trained, or if the record
+    has changed since it was written.
     """
-    from supervised_reptile.evaluation import Accuracy  # it brings TensorFlow
+    from supervised_reptile.evaluation import Accuracy  # imports TensorFlow
 
     record = record_of(path, config)
     if record is None:
@@ -213,8 +213,8 @@ def recorded_accuracies(path: Path, config: Config) -> dict[str, Accuracy] | Non
 
 
 def environment() -> dict[str, Any]:
-    """Versions, hardware and commit, as plain values for JSON."""
-    import tensorflow as tf  # not at the top: who reads records does without
+    """Return versions, hardware and commit, as plain values for JSON."""
+    import tensorflow as tf  # not at the top: reading records does not need it
 
     versions = {}
     for package in _PACKAGES:
@@ -236,7 +236,7 @@ def environment() -> dict[str, Any]:
 
 
 def _plain(accuracy: Accuracy) -> dict[str, Any]:
-    """As JSON has no NaN, the interval of a single task is ``None``."""
+    """Return plain values for JSON; the interval of a single task is ``None``, not NaN."""
     values = dataclasses.asdict(accuracy)
     if not math.isfinite(accuracy.interval95):
         values["interval95"] = None
@@ -255,7 +255,7 @@ def _processor() -> str:
 
 
 def _commit() -> str | None:
-    """Commit of the checkout the package runs from; ``None`` for an installed copy."""
+    """Return the commit of the checkout; ``None`` for an installed copy."""
 
     def git(*words: str) -> str:
         return subprocess.run(
@@ -267,12 +267,12 @@ def _commit() -> str | None:
         ).stdout.strip()
 
     try:
-        # An environment inside another project's checkout is not that project.
+        # The package may be installed inside another project's checkout.
         git("ls-files", "--error-unmatch", Path(__file__).name)
         return git("describe", "--always", "--dirty", "--abbrev=12")
     except (OSError, subprocess.CalledProcessError):
         return None
 
 
-# Once, at the start: a long run goes on with the code that it has, whatever is committed meanwhile.
+# Once, at the start: later commits do not change the code of a long run.
 _COMMIT = _commit()

@@ -1,4 +1,4 @@
-"""The stages of a run: load the data, train or restore, evaluate, record."""
+"""The stages of a run: load the data, train or restore, evaluate and record."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from supervised_reptile.runs.trainer import Trainer
 
 
 def load_data(config: Config, options: RunOptions) -> FewShotDataset:
-    """The data set of a configuration, with its split, at its size; large enough for its tasks.
+    """Load the data set of a configuration and check that it is large enough for its tasks.
 
     Args:
         config: Supplies dataset, seed, image_size and resize.
         options: Supplies ``data_dir``, ``verify_data`` and ``progress``.
 
     Raises:
-        DatasetNotFoundError: The data set is not there.
-        ConfigError: It is too small for the task.
+        DatasetNotFoundError: The data set is missing.
+        ConfigError: The data set is too small for the task.
     """
     name = config.task.dataset
     return load_dataset(
@@ -56,14 +56,14 @@ def restore(trainer: Trainer, options: RunOptions) -> Config:
     """Load the run's checkpoint, or a network that comes with the package.
 
     Args:
-        trainer: As ``main.open_run`` makes it.
+        trainer: The result of ``main.open_run``.
         options: Supplies ``checkpoint``.
 
     Returns:
-        The configuration it was trained with.
+        The configuration of the training.
 
     Raises:
-        RunError: There is none, or one of other classes, data, seed or optimizer.
+        RunError: There is none, or its classes, data, seed or optimizer differ.
     """
     network = shipped_network(options.checkpoint)
     if network is None:
@@ -88,18 +88,18 @@ def restore(trainer: Trainer, options: RunOptions) -> Config:
 
 
 def train(trainer: Trainer, options: RunOptions) -> None:
-    """Train to the end, or go on to it, and save the network with its optimizer's state.
+    """Train or resume to the end, and save the network with its optimizer's state.
 
-    With ``pretrain`` a run that starts does so from a classifier, which is trained first unless
-    its directory holds it.
+    With ``pretrain``, a new run starts from a classifier, which is trained first unless its
+    directory already contains it.
 
     Args:
-        trainer: As :func:`open_run` makes it.
+        trainer: The result of ``main.open_run``.
         options: Supplies ``pretraining_dir``, ``resume`` and ``progress``.
 
     Raises:
-        RunError: See ``training.Trainer`` and ``pretraining``.
-        RunInterrupted: A signal stopped the training; it is saved.
+        RunError: See ``Trainer`` and ``start_from_classifier``.
+        RunInterrupted: A signal stopped the training, which is saved.
     """
     trainer.prepare()
     if trainer.config.model.pretrain and not trainer.has_checkpoint:
@@ -123,17 +123,17 @@ def evaluate_and_record(
     options: RunOptions,
     trained_with: Config | None = None,
 ) -> list[dict[str, Accuracy]]:
-    """Evaluate what is trained on every split, and write a record of each evaluation.
+    """Evaluate the trained learner on every split, and write a record of each evaluation.
 
     Args:
         trainer: With trained or restored weights.
-        evaluations: Configuration and record of each. They may differ in ``transductive`` alone:
-            one fine-tuning of each task serves them all.
+        evaluations: Configuration and record of each evaluation. They may differ only in
+            ``transductive``, because they share one fine-tuning of each task.
         options: Supplies ``eval_tasks_per_batch`` and ``progress``.
-        trained_with: Configuration of the training where it is not that of the evaluation.
+        trained_with: Configuration of the training if it differs from that of the evaluation.
 
     Returns:
-        Accuracy of each split, an evaluation.
+        The accuracy of each split, for each evaluation.
 
     Raises:
         NotFiniteError: The weights, or the predictions of all tasks, are not finite.
@@ -184,14 +184,14 @@ def evaluate_and_record(
 
 
 def record_path(trainer: Trainer, options: RunOptions) -> Path:
-    """Where the record of a run goes: ``results.json``, with ``pretrained`` a free file name."""
+    """Return the path of a record: ``results.json``, or a free name with ``pretrained``."""
     if not options.pretrained:
         return trainer.directory / "results.json"
     return _free_record(trainer.directory / evaluation_record(trainer.config), trainer.config)
 
 
 def evaluation_record(config: Config) -> str:
-    """File name of the record of an evaluation other than the training's own."""
+    """Return the file name of the record of a separate evaluation."""
     task = config.task
     return (
         f"results-{task.shots}shot-{task.classes}way-{setting_name(config.eval.transductive)}.json"
@@ -199,19 +199,19 @@ def evaluation_record(config: Config) -> str:
 
 
 def _free_record(path: Path, config: Config) -> Path:
-    """The path or, where another evaluation's record is, the first of its kind that is free."""
+    """Return the path or, if another evaluation's record has it, the next free number."""
     numbered = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(2))
     candidates = itertools.chain([path], numbered)
     return next(p for p in candidates if not p.exists() or is_record_of(p, config))
 
 
 def setting_name(transductive: bool) -> str:
-    """How the held-out images of a task are classified: together or one by one."""
+    """Return the name of the setting: held-out images are classified together or one by one."""
     return "transductive" if transductive else "non-transductive"
 
 
 def _facts_of_sizes(name: str, sizes: Mapping[str, Sequence[int]]) -> DatasetFacts:
-    """What is known of a data set once the images of each class are counted."""
+    """Return the facts about a data set with counted images per class."""
     return dataclasses.replace(
         dataset_facts(name),
         example="images of its smallest class",

@@ -35,21 +35,21 @@ from supervised_reptile.training import meta_train
 
 
 class Trainer:
-    """Trains a learner, with everything it needs to be stopped at any moment and go on.
+    """Train a learner, so that it can stop at any moment and resume.
 
     The directory ``options.checkpoint`` holds the configuration (``config.json``), checkpoints
     of weights, optimizer slots, step counts and elapsed time (``ckpt-<iteration>``), the learning
-    curve (``curve.csv``) and TensorBoard logs (``train/``, ``test/`` …). As every random number
-    depends on the seed and the meta-iteration alone (``tasks.random_stream``), the iteration in
-    the checkpoint is the state of the random numbers, and a resumed run ends with the same bits
-    as an uninterrupted one.
+    curve (``curve.csv``) and TensorBoard logs (``train/``, ``test/`` …). Every random number
+    depends only on the seed and the meta-iteration (``tasks.random_stream``). The iteration in
+    the checkpoint is therefore the state of the random numbers, and a resumed run ends with the
+    same bits as an uninterrupted one.
 
     Args:
-        learner: The learner; its variables are restored and trained in place.
+        learner: The learner, whose variables are restored and trained in place.
         dataset: Training tasks come from its ``"train"`` split, learning curves from every split.
         config: What to compute.
-        options: Where, and how often to save.
-        directory: The run's directory, if it was opened before.
+        options: Where and how often to save.
+        directory: The run's directory, if it is already open.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Trainer:
 
     @property
     def iteration(self) -> int:
-        """Number of meta-iterations done."""
+        """Number of finished meta-iterations."""
         return int(self._iteration.numpy())
 
     @property
@@ -94,16 +94,16 @@ class Trainer:
         return float(self._seconds.numpy())
 
     def restore_for_evaluation(self) -> Config:
-        """Load the newest checkpoint to be evaluated, whatever it is evaluated on.
+        """Load the newest checkpoint for an evaluation, possibly on other tasks.
 
-        Of the inner optimizer the slots and the step count are restored; its learning rate, like
-        all that fine-tuning depends on, is that of this trainer's configuration.
+        The slots and step count of the inner optimizer are restored. Its learning rate and the
+        other settings of fine-tuning come from this trainer's configuration.
 
         Returns:
-            The configuration it was trained with.
+            The configuration of the training.
 
         Raises:
-            RunError: There is no checkpoint, or one of other classes, data, seed or optimizer.
+            RunError: There is no checkpoint, or its classes, data, seed or optimizer differ.
         """
         trained = self._run.saved_config()
         if trained is None:
@@ -119,7 +119,7 @@ class Trainer:
             weights=self._checkpoint.weights,
             inner_optimizer=self._checkpoint.inner_optimizer,
         )
-        # The outer optimizer's slots, where there are any, have no part in it.
+        # The evaluation does not need the outer optimizer's slots.
         self._run.restore(evaluated, partly=True)
         self.learner.inner_optimizer.learning_rate = self.config.inner.learning_rate
         print(
@@ -137,18 +137,18 @@ class Trainer:
         seconds: float,
         data: str = "",
     ) -> None:
-        """Evaluate a network that was trained elsewhere, whatever it is evaluated on.
+        """Load a network that was trained elsewhere for an evaluation, possibly on other tasks.
 
         Args:
-            name: What it is called.
-            model: Compiled with its inner optimizer, as ``MetaLearner.compiled_model`` makes it.
-            trained: The configuration it was trained with.
-            iterations: Meta-iterations it was trained for.
+            name: Name of the network.
+            model: Model compiled with its inner optimizer, from ``MetaLearner.compiled_model``.
+            trained: Configuration of its training.
+            iterations: Number of meta-iterations of its training.
             seconds: Wall time of its training.
-            data: Fingerprint and description of the data it was trained on, if they are known.
+            data: Fingerprint and description of its training data, if known.
 
         Raises:
-            RunError: It was trained for other classes, data, seed or optimizer.
+            RunError: Its classes, data, seed or optimizer differ.
         """
         what = f"the network {name}"
         check_evaluable(self.config, trained, what)
@@ -160,10 +160,10 @@ class Trainer:
         self._seconds.assign(seconds)
 
     def prepare(self) -> None:
-        """Go on from the directory's checkpoint if there is one, else make the directory ready.
+        """Resume from the directory's checkpoint if there is one, and prepare the directory.
 
         Raises:
-            RunError: The checkpoint is of another configuration or damaged, or another process is
+            RunError: The checkpoint has another configuration or is damaged, or another process is
                 training there.
         """
         self._run.lock()
@@ -176,17 +176,17 @@ class Trainer:
             done = f"{self.iteration:,} of {total:,}"
             where = printable(self.directory)
             if self.iteration < total:
-                print(f"going on from meta-iteration {done} in {where}", flush=True)
+                print(f"resuming from meta-iteration {done} in {where}", flush=True)
             else:
                 print(f"all {total:,} meta-iterations are done in {where}", flush=True)
         self._run.make_ready(self.config, self.dataset)
 
     def train(self) -> None:
-        """Run the meta-iterations that are left, saving as it goes and at the end.
+        """Run the remaining meta-iterations, with checkpoints on the way and at the end.
 
         Raises:
-            RunInterrupted: A signal asked to stop; everything is saved.
-            RunError: The loss or the weights are no longer finite, or the disk is full; the last
+            RunInterrupted: A signal requested to stop. Everything is saved.
+            RunError: The loss or the weights are no longer finite, or the disk is full. The last
                 good checkpoint is intact.
         """
         total, interval = self.config.meta.meta_iters, self.config.eval.eval_interval
@@ -210,7 +210,7 @@ class Trainer:
                 if iteration % interval == 0:
                     accuracies = self._accuracies(iteration)
                     point = {"meta_step": meta_step, "inner_loss": loss, **accuracies}
-                # From NumPy: of every new Python number TensorFlow keeps a tensor for ever.
+                # From NumPy: TensorFlow keeps a tensor for every new Python number.
                 self._iteration.assign(np.asarray(iteration + 1))
                 self._seconds.assign(np.asarray(time.perf_counter() - started))
                 if point is not None:
@@ -227,7 +227,7 @@ class Trainer:
             command = "the same command" + ("" if self._options.resume else " without --noresume")
             raise RunInterrupted(
                 f"stopped after {self.iteration} of {total} meta-iterations and saved; {command} "
-                "goes on from here",
+                "resumes from here",
                 self._stop_signal,
             )
 
@@ -235,7 +235,7 @@ class Trainer:
         """Save a checkpoint of this iteration.
 
         Raises:
-            RunError: A weight or slot is not finite, and nothing is written; or writing failed.
+            RunError: A weight or slot is not finite, so nothing was written; or writing failed.
         """
         learner = self.learner
         variables = [*learner.model.variables, *learner.inner_optimizer.variables]
@@ -258,7 +258,7 @@ class Trainer:
         )
 
     def _accuracies(self, position: int) -> dict[str, float]:
-        """Accuracy on one fresh task of each split, in one compiled call."""
+        """Compute the accuracy on one new task per split, in one compiled call."""
         splits, spec = tuple(self.dataset.splits), evaluation_spec(self.config)
         positions = range(position, position + 1)
         tasks = EvaluationTasks.concatenate(
@@ -282,8 +282,8 @@ class Trainer:
     def _signals_as_requests(self) -> Iterator[None]:
         """Turn SIGINT and SIGTERM into a request to stop between two meta-iterations.
 
-        Only there do weights, slots and iteration count belong together. A second signal acts
-        as usual; one that is ignored, as under ``nohup``, stays so.
+        Only there are weights, slots and iteration count consistent. A second signal acts as
+        usual, and an ignored signal, as under ``nohup``, stays ignored.
         """
 
         def request_stop(number: int, frame: object) -> None:
@@ -296,7 +296,7 @@ class Trainer:
             for number in (signal.SIGINT, signal.SIGTERM):
                 if signal.getsignal(number) != signal.SIG_IGN:
                     previous[number] = signal.signal(number, request_stop)
-        except ValueError:  # not in the main thread, where Python takes no signals
+        except ValueError:  # not in the main thread, so Python cannot handle signals
             pass
         try:
             yield

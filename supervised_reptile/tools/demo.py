@@ -1,7 +1,7 @@
-"""Serves the browser pages on this machine.
+"""Serve the browser pages on this machine.
 
-The built pages come with the package, in ``pages/``. In a checkout their sources are in ``web/``,
-and pages older than those are built again where npm is installed.
+The built pages come with the package, in ``pages/``. In a checkout, their sources are in ``web/``,
+and outdated pages are built again if npm is installed.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ PAGES = Path(__file__).resolve().parent / "pages"
 """The built pages."""
 
 WEB = CHECKOUT / "web" if CHECKOUT else None
-"""Their sources, in a checkout."""
+"""Sources of the pages, in a checkout."""
 
-_FLAGS = {"port": Flag(8000, "TCP port on 127.0.0.1; 0 takes any free one.")}
+_FLAGS = {"port": Flag(8000, "TCP port on 127.0.0.1; 0 selects a free one.")}
 _COMMANDS = (("npm", "ci"), ("npm", "run", "build"))
-# What the build reads; web/vite.config.ts has the same list.
+# Files that the build reads; web/vite.config.ts has the same list.
 SOURCES = ("src", "public", "index.html", "figure.html", "vite.config.ts", "package-lock.json")
 _DIGEST = "sources.sha256"
 
 
 def current_pages(pages: Path = PAGES, web: Path | None = WEB) -> Path:
-    """Returns the folder of the built pages; builds them first if their sources are newer.
+    """Return the folder of the built pages, after building them if their sources are newer.
 
-    Without npm it serves the pages that are there, and says so.
+    Without npm, it keeps outdated pages and prints a note.
 
     Args:
         pages: Folder of the built pages.
@@ -68,7 +68,7 @@ def current_pages(pages: Path = PAGES, web: Path | None = WEB) -> Path:
 
 
 def sources_digest(web: Path) -> str:
-    """Returns the SHA-256 of the sources, as the build writes it next to the pages."""
+    """Return the SHA-256 of the sources, which the build also writes next to the pages."""
     tops = [web / name for name in SOURCES]
     files = [f for top in tops for f in (top.rglob("*") if top.is_dir() else [top]) if f.is_file()]
     found = hashlib.sha256()
@@ -89,14 +89,14 @@ def _build(web: Path, by_hand: str) -> None:
 
 
 def _is_installed(web: Path) -> bool:
-    """Whether npm installed what package-lock.json asks for."""
+    """Whether npm has installed the packages of package-lock.json."""
     installed = web / "node_modules" / ".package-lock.json"
     lock = web / "package-lock.json"
     return installed.exists() and installed.stat().st_mtime >= lock.stat().st_mtime
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
-    # Some systems' registries call JavaScript plain text, which browsers then refuse to run.
+    # Some systems declare JavaScript as plain text, which browsers refuse to run.
     extensions_map = http.server.SimpleHTTPRequestHandler.extensions_map | {
         ".js": "text/javascript",
         ".svg": "image/svg+xml",
@@ -109,26 +109,26 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
             self.send_error(HTTPStatus.BAD_REQUEST)
 
     def list_directory(self, path: Any) -> None:
-        """Not found: only files are served."""
+        """Report a directory as not found; only files are served."""
         self.send_error(HTTPStatus.NOT_FOUND)
 
     def end_headers(self) -> None:
-        self.send_header("Cache-Control", "no-cache")  # a new build shows at the next reload
+        self.send_header("Cache-Control", "no-cache")  # the next reload shows a new build
         super().end_headers()
 
     def log_message(self, *args: Any) -> None:
-        """Nothing: the terminal keeps the address in sight."""
+        """Log nothing, so the terminal keeps showing the address."""
 
 
 def make_server(pages: Path, port: int) -> http.server.ThreadingHTTPServer:
-    """Returns a server of static files that only this machine can reach.
+    """Return a server of static files that only this machine can reach.
 
     Args:
         pages: Folder to serve.
         port: TCP port, 0 for any free one.
 
     Raises:
-        RunError: The port cannot be had.
+        RunError: The port is not available.
     """
     handler = functools.partial(_Handler, directory=str(pages))
     try:
@@ -138,10 +138,10 @@ def make_server(pages: Path, port: int) -> http.server.ThreadingHTTPServer:
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Runs the program.
+    """Run the program.
 
     Args:
-        argv: the program's name and its arguments; `sys.argv` by default.
+        argv: The program's name and its arguments; ``sys.argv`` by default.
     """
     description = f"""\
 Serve the browser pages (draw and classify; how Reptile moves) on this machine.
@@ -152,7 +152,7 @@ Serve the browser pages (draw and classify; how Reptile moves) on this machine.
 
 
 def _serve(port: int) -> None:
-    """Serves until Ctrl-C."""
+    """Serve until Ctrl-C."""
     with make_server(current_pages(), port) as server:
         port = server.server_address[1]
         print(f"Draw and classify:  http://127.0.0.1:{port}/", flush=True)

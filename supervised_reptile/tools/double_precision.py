@@ -1,4 +1,4 @@
-"""Double precision, to check results in float32 against."""
+"""Double precision, as a reference for float32 results."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import keras
 
 @contextlib.contextmanager
 def double_precision() -> Iterator[None]:
-    """Within the context Keras builds networks and optimizers in float64."""
+    """Make Keras build networks and optimizers in float64 within the context."""
     usual, usual_policy = keras.config.floatx(), keras.config.dtype_policy()
     keras.config.set_floatx("float64")
     keras.config.set_dtype_policy("float64")

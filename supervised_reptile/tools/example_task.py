@@ -1,6 +1,6 @@
-"""Draw a task with its predictions.
+"""Draw an evaluation task with its predictions.
 
-The task is one of those of the final evaluation: number 0, 1, … of a split.
+The task is one of the final evaluation: number 0, 1, … of a split.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from supervised_reptile.errors import ConfigError, RunError
 from supervised_reptile.programs import command
 from supervised_reptile.startup import import_tensorflow
 
-if TYPE_CHECKING:  # TensorFlow is imported once it is needed: --help and mistakes do not wait
+if TYPE_CHECKING:  # TensorFlow is imported only when needed: --help and mistakes do not wait for it
     from supervised_reptile.runs.trainer import Trainer
 
 
 def draw_example_task(
     trainer: Trainer, config: Config, split: str, number: int, path: Path
 ) -> float:
-    """Fine-tune on one evaluation task, predict its held-out images and draw it all.
+    """Fine-tune on one evaluation task, predict its queries and draw the result.
 
     Args:
-        trainer: With trained or restored weights; they stay as they are.
+        trainer: Trainer with trained or restored weights, which do not change.
         config: Supplies the task's shape, the fine-tuning, ``transductive`` and the seed.
         split: Where the task's classes come from.
         number: Number of the task, at least 0.
@@ -69,9 +69,9 @@ def draw_example_task(
 _FLAGS = {
     "checkpoint": Flag(RunOptions().checkpoint, "Folder of the run."),
     "data_dir": Flag(default_data_dir(), "Directory of the data sets."),
-    "split": Flag("test", "Split that the classes come from: train, validation or test."),
+    "split": Flag("test", "Split of the classes: train, validation or test."),
     "number": Flag(0, "Number of the task, at least 0."),
-    "shots": Flag(None, "Labelled images of each class. When not given: as in training.", int),
+    "shots": Flag(None, "Labeled images per class. When not given: as in training.", int),
     "transductive": Flag(
         None, "Classify the queries together. When not given: as in training.", bool
     ),
@@ -82,10 +82,10 @@ _FLAGS = {
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Runs the program.
+    """Run the program.
 
     Args:
-        argv: the program's name and its arguments; `sys.argv` by default.
+        argv: The program's name and its arguments; ``sys.argv`` by default.
     """
     description = f"""\
 Draw a task of the final evaluation, number 0, 1, … of a split, with its predictions.

@@ -1,15 +1,15 @@
-"""A trained network for the browser: ``supervised-reptile export``.
+"""Export a trained network for the browser: ``supervised-reptile export``.
 
 Three files, described for readers in other languages in ``web/README.md``:
 
 - ``model.bin``: float32, little-endian: every weight, then Adam's second moment of every weight.
-- ``model.json``: where each weight lies in it, Adam's constants and step count, how many steps to
-  fine-tune, and the record of the run that trained and evaluated it.
-- ``reference.json``: tasks, and the logits after fine-tuning on them, for other implementations to
-  hold themselves against: by Keras in double precision, and by this package's learner, which
-  computes in float32. Where a ReLU is within float32's rounding of its corner, the learner takes
-  the other side of it now and then, and Adam's steps, whose size does not shrink with the
-  gradient, make 1e-3 to 1e-1 of that in the logits; nothing else keeps the two apart.
+- ``model.json``: the position of each weight in that file, Adam's constants and step count, the
+  number of fine-tuning steps, and the record of the run that trained and evaluated it.
+- ``reference.json``: tasks and the logits after fine-tuning on them, as a reference for other
+  implementations: from Keras in double precision, and from this package's learner in float32.
+  They differ only because an input of a ReLU that is close to 0 may round to the other side.
+  Adam's steps, whose size does not shrink with the gradient, turn this into differences of 1e-3
+  to 1e-1 in the logits.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from supervised_reptile.errors import ConfigError, RunError
 from supervised_reptile.programs import command
 from supervised_reptile.startup import import_tensorflow
 
-if TYPE_CHECKING:  # TensorFlow is imported once it is needed: --help and mistakes do not wait
+if TYPE_CHECKING:  # TensorFlow is imported only when needed: --help and mistakes do not wait for it
     import keras
 
 FORMAT = "supervised-reptile-browser-1"
@@ -36,17 +36,18 @@ REFERENCE_TASKS = 6
 
 
 def export_for_browser(run: Path, out: Path, *, record: str = "results.json") -> None:
-    """Write ``model.json``, ``model.bin`` and ``reference.json``; the module says what they hold.
+    """Write ``model.json``, ``model.bin`` and ``reference.json``, as the module describes.
 
     Args:
         run: Directory of a finished run of ``run_omniglot.py``, with ``model.keras``.
-        out: Directory to write to; made if absent.
-        record: Name of the record in ``run`` whose accuracy goes with the network; its
-            ``eval_iters`` is the number of steps to fine-tune.
+        out: Directory to write to, which is created if missing.
+        record: Name of the record in ``run`` that is exported with the network. Its
+            ``eval_iters`` is the number of fine-tuning steps.
 
     Raises:
-        RunError: The directory holds no such run, or one that the browser cannot fine-tune: not
-            the paper's Omniglot network, not trained by Adam with β1 = 0, or with frozen blocks.
+        RunError: The directory contains no such run, or the browser cannot fine-tune it because it
+            is not the paper's Omniglot network, was not trained by Adam with β1 = 0, or has frozen
+            blocks.
     """
     config, content = _read_record(run, record)
     inner = config.inner
@@ -67,7 +68,7 @@ def export_for_browser(run: Path, out: Path, *, record: str = "results.json") ->
         )
     model = _load_model(run / "model.keras")
     variables, slots = model.trainable_variables, model.optimizer.variables
-    # Behind step count and learning rate: the momentum and the velocity of each variable.
+    # After step count and learning rate: the momentum and the velocity of each variable.
     tensors = [v.numpy().ravel() for v in (*variables, *slots[3::2])]
     description = {
         "format": FORMAT,
@@ -92,26 +93,26 @@ def export_for_browser(run: Path, out: Path, *, record: str = "results.json") ->
 
 
 def reference_tasks(model: keras.Model, config: Config) -> list[dict[str, Any]]:
-    """Tasks of the embedded glyphs with the logits of their held-out images.
+    """Return tasks of the embedded glyphs with the logits of their held-out images.
 
-    Each held-out image goes through the network with the task's training images, whatever
-    ``config`` says (the paper's non-transductive setting), as a drawing in the browser does.
+    Each held-out image passes through the network with the task's training images (the paper's
+    non-transductive setting), like a drawing in the browser. ``config`` does not change this.
 
     Args:
-        model: The trained network, compiled with its inner optimizer; stays as it is.
+        model: The trained network, compiled with its inner optimizer. It does not change.
         config: Supplies classes, filters, the inner optimizer's constants and eval_iters.
 
     Returns:
-        One dictionary a task: ``examples`` and ``queries``, strings of "0" (ink) and "1" (paper),
-        image after image, one image a class; ``logits`` and ``float32_logits`` [queries, classes]
-        after ``config.eval.eval_iters`` steps on all examples.
+        One dictionary per task: ``examples`` and ``queries``, strings of "0" (ink) and "1" (paper),
+        image after image, with one image per class; ``logits`` and ``float32_logits``
+        [queries, classes] after ``config.eval.eval_iters`` steps on all examples.
     """
     from supervised_reptile.datasets import load_dataset
     from supervised_reptile.from_config import evaluation_spec, learner_from_config
     from supervised_reptile.tasks import evaluation_tasks
 
     glyphs = load_dataset("glyphs", seed=0, progress=False)
-    # Every step on one example a class, as there is no more in the browser.
+    # Every step uses one example per class, because the browser has no more.
     one_shot = config.replace(dataset="glyphs", shots=1, eval_batch=config.task.classes)
     tasks = evaluation_tasks(
         0, "evaluation", glyphs, "test", evaluation_spec(one_shot), range(REFERENCE_TASKS)
@@ -136,7 +137,7 @@ def reference_tasks(model: keras.Model, config: Config) -> list[dict[str, Any]]:
 def _logits_in_double_precision(
     trained: keras.Model, config: Config, examples: np.ndarray, queries: np.ndarray
 ) -> list[list[float]]:
-    """Fine-tunes by stock Keras, step by step, and predicts the queries one by one."""
+    """Fine-tune with plain Keras, step by step, and predict the queries one by one."""
     import keras
     import tensorflow as tf
 
@@ -176,7 +177,7 @@ def _load_model(path: Path) -> keras.Model:
 
 
 def _layout(variables: Sequence[Any]) -> list[dict[str, Any]]:
-    """Name, shape and place of each weight, in the order of the file."""
+    """Return name, shape and position of each weight, in the order of the file."""
     layout, offset = [], 0
     for variable in variables:
         layout.append({"name": variable.path, "shape": list(variable.shape), "offset": offset})
@@ -205,17 +206,17 @@ _FLAGS = {
     ),
     "record": Flag(
         "results.json",
-        "The record in --checkpoint whose accuracy and eval_iters go with the network; an "
-        "evaluation with --pretrained writes further ones.",
+        "The record in --checkpoint that supplies the accuracy and eval_iters; an evaluation with "
+        "--pretrained writes further records.",
     ),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Runs the program.
+    """Run the program.
 
     Args:
-        argv: the program's name and its arguments; `sys.argv` by default.
+        argv: The program's name and its arguments; ``sys.argv`` by default.
     """
     description = f"""\
 Export a trained Omniglot network, with Adam's second moments, for the page that fine-tunes it in

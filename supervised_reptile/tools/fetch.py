@@ -1,4 +1,4 @@
-"""Fetches and prepares a data set."""
+"""Fetch and prepare a data set."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from supervised_reptile.startup import import_tensorflow
 DATASETS = ("omniglot", "miniimagenet", "folder")
 _FLAGS = {
     "dataset": Flag("omniglot", f"Data set: {', '.join(DATASETS)}."),
-    "from": Flag(None, "Folder to take the data from; nothing is downloaded then.", str),
+    "from": Flag(None, "Folder that contains the data; nothing is downloaded then.", str),
     "layout": Flag(
         None,
         "miniimagenet: which layout to use, if --from has more than one.",
@@ -32,7 +32,7 @@ _FLAGS = {
     ),
     "resize": Flag(
         None,
-        f"miniimagenet, folder: filter that brings images to that size: "
+        f"miniimagenet, folder: filter that resizes images: "
         f"{', '.join(RESIZE_FILTERS)}. When not given: nearest, as in the authors' program "
         "(Pillow's own default is now bicubic).",
         choices=RESIZE_FILTERS,
@@ -46,7 +46,7 @@ _FLAGS = {
         str,
     ),
 }
-# Flag -> the data sets that it is for.
+# Data sets that each flag applies to.
 _APPLIES = {
     "layout": ("miniimagenet",),
     "url": ("omniglot", "miniimagenet"),
@@ -56,10 +56,10 @@ _APPLIES = {
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Runs `fetch_data.sh`.
+    """Run ``fetch_data.sh``.
 
     Args:
-        argv: the program's name and its arguments; `sys.argv` by default.
+        argv: The program's name and its arguments; ``sys.argv`` by default.
     """
     run_program(_fetch, _FLAGS, argv, _description(), operands=("dataset",))
 
@@ -70,7 +70,7 @@ def _description() -> str:
         "": "download Omniglot into data/omniglot",
         " omniglot --from ~/Downloads": "use the two zip files in that folder",
         " miniimagenet": "download Mini-ImageNet (1.8 GB)",
-        " miniimagenet --from ~/imagenet": "take it from one of the layouts below",
+        " miniimagenet --from ~/imagenet": "use one of the layouts below",
         " folder --from ~/flowers": "prepare images of your own",
     }
     width = max(map(len, examples)) + len(program) + 2
@@ -81,9 +81,9 @@ repeated: verified downloads are kept.
 
 {lines}
 
-The characters of --dataset glyphs are drawn by the program and need no fetching.
+The program draws the characters of --dataset glyphs itself, so they need no fetching.
 
-What the folder of --from may hold:
+Contents of the folder of --from:
   omniglot      images_background.zip and images_evaluation.zip,
                 either of them unzipped, or <alphabet>/<character>/*.png
   miniimagenet  folders   {{train,val,test}}/<wnid>/*.JPEG, as the authors' program made them
@@ -96,10 +96,10 @@ What the folder of --from may hold:
 
 
 def _fetch(**given: Any) -> None:
-    """Prepares the data set that the flags describe."""
+    """Prepare the data set that the flags describe."""
     _check(given)
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # else one warning for every retry
-    import_tensorflow()  # and what needs it here and below: --help and wrong usage do not wait
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # else a warning for every retry
+    import_tensorflow()  # only here: --help and mistakes do not wait for it
     if given["dataset"] == "omniglot":
         from supervised_reptile.datasets import omniglot
 
@@ -129,7 +129,7 @@ def _check(given: dict[str, Any]) -> None:
 
 
 def _prepare_photographs(given: dict[str, Any]) -> str:
-    """Prepares Mini-ImageNet or a folder of images; returns what to say then."""
+    """Prepare Mini-ImageNet or a folder of images, and return the closing message."""
     from supervised_reptile.datasets.images import photographs
 
     root, name = Path(given["from"]) if given["from"] else None, given["dataset"]

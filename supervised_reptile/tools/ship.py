@@ -1,4 +1,4 @@
-"""Adds a finished run to the networks that come with the package."""
+"""Add a finished run to the networks that come with the package."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from supervised_reptile.pretrained import ship
 from supervised_reptile.programs import command
 
 _FLAGS = {
-    "run": Flag(None, "Folder of the run, below that of reproduce's --runs.", str, required=True),
-    "name": Flag(None, "What to call it, such as omniglot-5way.", str, required=True),
+    "run": Flag(None, "Folder of the run, a subfolder of reproduce's --runs.", str, required=True),
+    "name": Flag(None, "Name of the network, such as omniglot-5way.", str, required=True),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Runs the program.
+    """Run the program.
 
     Args:
-        argv: the program's name and its arguments; `sys.argv` by default.
+        argv: The program's name and its arguments; ``sys.argv`` by default.
     """
     description = f"""\
 Add a finished run to the networks that come with the package.

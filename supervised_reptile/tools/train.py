@@ -12,10 +12,10 @@ from supervised_reptile.startup import import_tensorflow
 
 
 def omniglot(argv: Sequence[str] | None = None) -> NoReturn:
-    """Runs `run_omniglot.py`.
+    """Run ``run_omniglot.py``.
 
     Args:
-        argv: the program's name and its arguments; `sys.argv` by default.
+        argv: The program's name and its arguments; ``sys.argv`` by default.
     """
     description = f"""\
 Train and evaluate Reptile (or first-order MAML) on Omniglot.
@@ -28,10 +28,10 @@ Prepare the data with {command("fetch")}, or use --dataset glyphs, which needs n
 
 
 def miniimagenet(argv: Sequence[str] | None = None) -> NoReturn:
-    """Runs `run_miniimagenet.py`.
+    """Run ``run_miniimagenet.py``.
 
     Args:
-        argv: the program's name and its arguments; `sys.argv` by default.
+        argv: The program's name and its arguments; ``sys.argv`` by default.
     """
     program = command("miniimagenet")
     description = f"""\
@@ -47,7 +47,7 @@ my/flowers has train/, val/ and test/, with a folder for each class. Prepare Min
 
 
 def _run(config: Config, options: RunOptions) -> None:
-    # TensorFlow takes seconds to load: only once the flags are known to be good.
+    # TensorFlow takes seconds to load, so import it only after the flags are checked.
     import_tensorflow()
     from supervised_reptile.main import run
 

@@ -66,14 +66,14 @@ def _read_prepared(root: Path) -> object:
 
 @contextlib.contextmanager
 def _small_mini_imagenet():
-    before = miniimagenet.CLASSES, miniimagenet.IMAGES_A_CLASS
+    before = miniimagenet.CLASSES, miniimagenet.IMAGES_PER_CLASS
     names = {"train": "train", "val": "validation", "test": "test"}
     miniimagenet.CLASSES = {names[split]: ids for split, ids in CLASSES.items()}
-    miniimagenet.IMAGES_A_CLASS = IMAGES
+    miniimagenet.IMAGES_PER_CLASS = IMAGES
     try:
         yield
     finally:
-        miniimagenet.CLASSES, miniimagenet.IMAGES_A_CLASS = before
+        miniimagenet.CLASSES, miniimagenet.IMAGES_PER_CLASS = before
 
 
 def _outcome(read: Reader, root: Path, sound: object, checked: bool) -> tuple[str, str]:

@@ -56,7 +56,7 @@ test("the model card", () => {
   };
   const { seed, task, model } = record.config;
   const lines = [
-    `- 3-way 1-shot on Omniglot, ${model.filters} filters, split by seed ${seed}; trained with ${task.train_shots} examples a class.`,
+    `- 3-way 1-shot on Omniglot, ${model.filters} filters, split by seed ${seed}; trained with ${task.train_shots} examples per class.`,
     `- ${record.iterations.toLocaleString("en")} Reptile meta-iterations, meta step 1 → 0.`,
     `- Accuracy after ${inner_steps} Adam steps, without transduction, ± 95 % interval over tasks: test characters ${accuracy("test")}, training characters ${accuracy("train")}.`,
   ];

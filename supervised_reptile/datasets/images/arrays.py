@@ -1,4 +1,4 @@
-"""Pictures are decoded once, on all cores, into one array that is opened at once."""
+"""Decode pictures once, on all cores, into one array that opens instantly."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from supervised_reptile.datasets.images.store import IMAGES, ImageStore, write_d
 from supervised_reptile.errors import DatasetError
 
 _PROBLEMS_SHOWN = 5
-# Pictures read but not yet decoded, at most, and their bytes.
+# Maximum number of pictures that wait to be decoded, and of their bytes.
 _WAITING, _WAITING_BYTES = 256, 2**28
 
 
@@ -28,20 +28,20 @@ def write_arrays(
 ) -> None:
     """Decode every picture into ``folder/images.npy``, described by ``folder/images.json``.
 
-    The pictures are written one by one and not kept, so memory stays small.
+    The pictures are written one by one and not kept, so little memory is needed.
 
     Args:
-        source: Where they come from.
-        contents: What must be there; what else there is is left out.
+        source: Source of the pictures.
+        contents: Required pictures; others are ignored.
         store: Supplies the data set, the size and the filter.
-        folder: Where to write; should be a temporary one, as a failure leaves it half done.
+        folder: Folder to write to. Use a temporary one, because a failure leaves it incomplete.
         progress: Whether to show a progress bar.
 
     Raises:
-        DatasetError: A picture is missing, empty or damaged. All are tried first, and the message
-            has their number and the first few.
+        DatasetError: A picture is missing, empty or damaged. All are decoded first, and the
+            message states the number of failures and the first few.
     """
-    fingerprint = source.fingerprint()  # before reading: a later change is noticed then
+    fingerprint = source.fingerprint()  # before reading, so later changes are noticed
     keys = [(s, c, n) for s, classes in contents.items() for c in classes for n in classes[c]]
     rows = {key: row for row, key in enumerate(keys)}
     problems, path, size = [], folder / IMAGES, store.image_size
@@ -84,7 +84,7 @@ def write_arrays(
 
 
 def shortened(problems: list[str]) -> str:
-    """The first few of many problems, and how many more there are."""
+    """Return the first few of many problems, and the number of the others."""
     more = len(problems) - _PROBLEMS_SHOWN
     return "; ".join(problems[:_PROBLEMS_SHOWN]) + (f"; and {more:,} more" if more > 0 else "")
 
@@ -92,8 +92,8 @@ def shortened(problems: list[str]) -> str:
 def _decoded(
     source: Source, wanted: collections.abc.Container, store: ImageStore
 ) -> Iterator[tuple[tuple[str, str, str], np.ndarray | ValueError]]:
-    """Each wanted picture once, decoded or as the error it gave. Pillow leaves the cores free."""
-    upright = store.kind == "folder"  # the authors' program looks at no EXIF
+    """Yield each required picture once, decoded or as an error; Pillow runs in threads."""
+    upright = store.kind == "folder"  # the authors' program ignores EXIF
 
     def attempt(picture: Picture) -> np.ndarray | ValueError:
         try:
@@ -104,7 +104,7 @@ def _decoded(
     waiting: collections.deque[tuple[tuple[str, str, str], Future]] = collections.deque()
     sizes: collections.deque[int] = collections.deque()
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        # Notes of Pillow on large or odd pictures; what it cannot read is an error.
+        # Pillow warns about large or odd pictures; unreadable ones are errors.
         warnings.simplefilter("ignore")
         for split, class_name, name, picture in source.pictures():
             key = split, class_name, name

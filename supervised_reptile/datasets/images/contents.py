@@ -1,4 +1,4 @@
-"""Whether what is in a source is complete, and what of it is left out."""
+"""Check that a source is complete, and report the files that are left out."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from supervised_reptile.datasets.images.decoding import FORMATS
 from supervised_reptile.datasets.images.sources import Contents, Source
 from supervised_reptile.errors import DatasetError, warn
 
-LEAST_IMAGES = 2  # a class: one to learn from and one to predict
+LEAST_IMAGES = 2  # per class: one to learn from and one to predict
 
 
 def checked_contents(name: str, source: Source) -> Contents:
-    """What is in a source, once it is known to be complete.
+    """Return the contents of a source after checking that it is complete.
 
-    Warns on stderr of files that are no images, and of classes of Mini-ImageNet that are short.
+    Prints warnings for files that are not images, and for small classes of Mini-ImageNet.
 
     Args:
         name: Name of the data set.
         source: The source.
 
     Raises:
-        DatasetError: If classes are missing, in two splits, or too small.
+        DatasetError: Classes are missing, in two splits, or too small.
     """
     contents = source.contents()
     problems = [*_general_problems(contents)]
@@ -44,9 +44,9 @@ def checked_contents(name: str, source: Source) -> Contents:
         warn(f"{source.root}: {len(names):,} left out, {reason}: {shortened(names)}")
     if source.left_out:
         kinds = ", ".join(f"{count} {end}" for end, count in sorted(source.left_out.items()))
-        warn(f"{source.root}: files that are no images were left out: {kinds}")
+        warn(f"{source.root}: files that are not images were left out: {kinds}")
     if name == "miniimagenet" and (short := miniimagenet.find_shortages(contents)):
-        least = miniimagenet.IMAGES_A_CLASS
+        least = miniimagenet.IMAGES_PER_CLASS
         warn(f"{len(short)} classes have fewer than {least} images: {', '.join(short)}")
     return contents
 

@@ -1,4 +1,4 @@
-"""From an image file to pixels: the formats that are read, and how."""
+"""Decode image files: the supported formats and their conversion to pixels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 from supervised_reptile.datasets.untrusted.guards import LARGEST_PICTURE, why
 
-# An encoded picture by path or as bytes, or a decoded one, uint8 [height, width, 3].
+# A picture by path, as encoded bytes, or decoded, uint8 [height, width, 3].
 Picture = Path | bytes | np.ndarray
 
 _ENDINGS = {
@@ -29,12 +29,12 @@ _ENDINGS = {
 }
 Image.init()
 FORMATS = tuple(kind for kind in _ENDINGS if kind in Image.OPEN)
-"""Image formats that are read; Pillow before 11.3 has no AVIF."""
+"""Supported image formats; Pillow before 11.3 has no AVIF."""
 SUFFIXES = frozenset(suffix for kind in FORMATS for suffix in _ENDINGS[kind].split())
-"""Endings of their files."""
+"""Suffixes of their files."""
 
 _OTHER_ENDINGS = {".heic", ".heif", ".svg", ".jxl", ".raw", ".cr2", ".nef", ".arw", ".dng", ".xcf"}
-# What the other formats begin with: bytes at an offset.
+# First bytes of other formats, at an offset.
 _OTHER_SIGNS = {
     "BLP": (0, b"BLP"),
     "DDS": (0, b"DDS "),
@@ -45,12 +45,12 @@ _OTHER_SIGNS = {
     "PSD": (0, b"8BPS"),
     "SVG": (0, b"<svg"),
 }
-# What Pillow knows of, but people do not call an image file.
+# Formats that Pillow knows but that are not image files.
 _NO_PICTURES = ("BUFR", "FITS", "GRIB", "HDF5", "IPTC", "MPEG", "PALM", "PDF")
 _16_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 _PNG_SIGN = b"\x89PNG\r\n\x1a\n"
 _ORIENTATION = 0x0112  # tag of EXIF
-# Its values -> what makes the picture upright.
+# Transposition that makes the picture upright, for each of its values.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -64,7 +64,7 @@ _TURNS = {
 
 @functools.cache
 def other_format(suffix: str) -> str | None:
-    """The name of an image format that is not read, from the ending of a file; or ``None``."""
+    """Return the name of an unsupported image format from a file suffix, or ``None``."""
     if suffix in SUFFIXES:
         return None
     if suffix in _OTHER_ENDINGS:
@@ -74,25 +74,25 @@ def other_format(suffix: str) -> str | None:
 
 
 def decode(picture: Picture, size: int, resize: str, *, upright: bool = True) -> np.ndarray:
-    """Decode a picture, resize it and make it RGB; no cropping.
+    """Decode a picture, resize it and convert it to RGB, without cropping.
 
-    That is the order of the authors' program. Where a filter would mix the numbers of a palette or
-    black and white, or a transparent background, the picture is made RGB first, on white; to
+    This is the order of the authors' program. Pictures with a palette, one bit per pixel or
+    transparency are first converted to RGB on white, because a filter would mix their values. With
     ``"nearest"`` the order makes no difference.
 
     Args:
         picture: An image file by path or as bytes, or decoded pixels uint8 [height, width, 3].
-            Of 16-bit images the upper 8 bits are used.
-        size: Height and width wanted, in pixels.
+            For 16-bit images, the upper 8 bits are used.
+        size: Height and width of the result, in pixels.
         resize: Filter of Pillow, e.g. ``"nearest"``.
-        upright: Whether to turn a photograph as its EXIF orientation says. The authors' program
-            does not.
+        upright: Whether to rotate a photograph according to its EXIF orientation, which the
+            authors' program ignores.
 
     Returns:
         uint8 [size, size, 3].
 
     Raises:
-        ValueError: The picture is empty, damaged or no image; the message says which.
+        ValueError: The picture is empty, damaged or not an image.
     """
     if isinstance(picture, np.ndarray):
         if picture.shape[:2] == (size, size):
@@ -113,14 +113,14 @@ def decode(picture: Picture, size: int, resize: str, *, upright: bool = True) ->
                 return np.asarray(_resized(image, size, resize).convert("RGB"))
     except PIL.UnidentifiedImageError:
         raise ValueError(_unidentified(content)) from None
-    except Exception as error:  # damaged bytes may raise anything at all
+    except Exception as error:  # damaged bytes may raise any error
         raise ValueError(f"is damaged: {why(error)}") from error
     raise ValueError(f"has {image.mode!r} pixels of 32 bits; 8 or 16 are read")
 
 
 def _read(path: Path) -> bytes:
     try:
-        if not path.is_file():  # a pipe, say, which would wait for ever
+        if not path.is_file():  # e.g. a pipe, which would block forever
             there = path.is_symlink() or path.exists()
             raise ValueError("is a broken link or no file" if there else "is missing")
         if path.stat().st_size > LARGEST_PICTURE:
@@ -131,10 +131,10 @@ def _read(path: Path) -> bytes:
 
 
 def check_png(content: bytes) -> None:
-    """Compare the checksums of a PNG file, which Pillow does not do as it decodes one.
+    """Verify the checksums of a PNG file, which Pillow ignores when decoding.
 
     Raises:
-        Exception: The file is damaged; files of other formats pass.
+        Exception: The file is damaged. Files of other formats pass.
     """
     if content.startswith(_PNG_SIGN):
         with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
@@ -144,13 +144,13 @@ def check_png(content: bytes) -> None:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # damaged notes beside a sound picture
+    except Exception:  # damaged metadata of an intact picture
         return image
     return image if turn is None else image.transpose(turn)
 
 
 def _opaque(image: Image.Image) -> Image.Image:
-    """RGB on white, if the picture has a palette, one bit a pixel or transparent parts."""
+    """Convert to RGB on white if there is a palette, one bit per pixel or transparency."""
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")

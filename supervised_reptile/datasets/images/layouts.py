@@ -1,4 +1,4 @@
-"""The layouts in which Mini-ImageNet goes round, beside the authors' own folders."""
+"""The layouts in which Mini-ImageNet is distributed, besides the authors' folders."""
 
 from __future__ import annotations
 
@@ -24,20 +24,21 @@ _CLASS = re.compile(r"n\d{8}")
 
 
 class ListedImages(Source):
-    """Ravi & Larochelle's: ``images/*.jpg``, listed by ``train.csv``, ``val.csv``, ``test.csv``.
+    """Ravi & Larochelle's layout: ``images/*.jpg`` and lists of them.
 
-    The lists have a line ``filename,label`` at the top and one such line for each picture.
+    The lists are ``train.csv``, ``val.csv`` and ``test.csv``. They start with the line
+    ``filename,label`` and have one such line per picture.
     """
 
     layout = "lists"
 
     @classmethod
     def is_at(cls, root: Path) -> bool:
-        """Whether there is a folder of images and a list."""
+        """Whether there are a folder of images and a list."""
         return (root / "images").is_dir() and bool(_lists_at(root))
 
     def files(self) -> Iterator[Path | str]:
-        """The lists, and the pictures that they name and that are there."""
+        """Return the lists, and the existing pictures that they name."""
         yield from _lists_at(self.root).values()
         folder = self.root / "images"
         with os.scandir(folder) as entries:
@@ -47,11 +48,11 @@ class ListedImages(Source):
                 yield from (f"{folder}{os.sep}{name}" for name in names if name in there)
 
     def contents(self) -> Contents:
-        """What the lists name."""
+        """Return the pictures that the lists name."""
         return {split: _read_list(path) for split, path in _lists_at(self.root).items()}
 
     def pictures(self) -> Iterator[tuple[str, str, str, Picture]]:
-        """By path; one that is not there is found missing when it is read."""
+        """Yield pictures by path; reading reports missing ones."""
         for split, classes in self.contents().items():
             for class_name, names in classes.items():
                 for name in names:
@@ -59,13 +60,13 @@ class ListedImages(Source):
 
 
 class Pickles(Source):
-    """Ren et al.'s: ``mini-imagenet-cache-{train,val,test}.pkl``, pictures of 84×84 pixels.
+    """Ren et al.'s layout: ``mini-imagenet-cache-{train,val,test}.pkl``, pictures of 84×84 pixels.
 
-    Each is a dict of ``image_data``, uint8 [N, 84, 84, 3], and ``class_dict``, class -> rows.
+    Each is a dict of ``image_data``, uint8 [N, 84, 84, 3], and ``class_dict``, the rows by class.
 
     Args:
         root: The folder.
-        paths: Split -> its pickle, where they bear other names.
+        paths: Pickle of each split, if they have other names.
     """
 
     layout = "pickles"
@@ -76,15 +77,15 @@ class Pickles(Source):
 
     @classmethod
     def is_at(cls, root: Path) -> bool:
-        """Whether one of the three is there."""
+        """Whether one of the three pickles exists."""
         return bool(_pickles_at(root))
 
     def files(self) -> list[Path]:
-        """The pickles."""
+        """Return the pickles."""
         return list(self._paths.values())
 
     def contents(self) -> Contents:
-        """The classes of each pickle; their pictures bear the numbers of their rows."""
+        """Return the classes of each pickle; pictures are named by their row numbers."""
         found: Contents = {}
         for split in SPLITS:
             if split in self._paths:
@@ -95,7 +96,7 @@ class Pickles(Source):
         return found
 
     def pictures(self) -> Iterator[tuple[str, str, str, Picture]]:
-        """As arrays; one pickle is in memory at a time."""
+        """Yield pictures as arrays, with one pickle in memory at a time."""
         for split in self._paths:
             classes, images = self._read(split)
             for class_name, rows in classes.items():
@@ -126,29 +127,29 @@ class Pickles(Source):
 
 
 class ImageNetTar(Source):
-    """``ILSVRC2012_img_train.tar``, an archive of one archive a class, and the split's lists.
+    """``ILSVRC2012_img_train.tar``, an archive with one archive per class, and the split's lists.
 
-    The lists are Ravi & Larochelle's, in which the 8 digits after the class tell the place of the
-    picture in its class, counted from 1 in order of the pictures' numbers; or lists of
-    ImageNet's own names, such as ``n01532829_1205.JPEG``, the authors' ``train/n01532829.csv``
-    among them.
+    The lists are Ravi & Larochelle's, in which the 8 digits after the class are the position of the
+    picture in its class, counted from 1 in the order of the pictures' numbers. Lists of ImageNet's
+    own names, such as ``n01532829_1205.JPEG``, also work, including the authors'
+    ``train/n01532829.csv``.
     """
 
     layout = "imagenet"
 
     @classmethod
     def is_at(cls, root: Path) -> bool:
-        """Whether the archive is there."""
+        """Whether the archive exists."""
         return (root / IMAGENET_TAR).is_file()
 
     def files(self) -> Iterator[Path]:
-        """The archive and the lists."""
+        """Return the archive and the lists."""
         yield self.root / IMAGENET_TAR
         for paths in self._lists().values():
             yield from paths
 
     def contents(self) -> Contents:
-        """What the lists name."""
+        """Return the pictures that the lists name."""
         found: Contents = {}
         for split, paths in self._lists().items():
             classes: dict[str, list[str]] = defaultdict(list)
@@ -159,12 +160,12 @@ class ImageNetTar(Source):
         if not found:
             raise DatasetError(
                 f"{self.root} has {IMAGENET_TAR} but not the lists of the split: put train.csv, "
-                "val.csv and test.csv beside it"
+                "val.csv and test.csv next to it"
             )
         return found
 
     def pictures(self) -> Iterator[tuple[str, str, str, Picture]]:
-        """As bytes, in one pass over the archive; of other classes only the names are seen."""
+        """Yield pictures as bytes, in one pass over the archive that skips other classes."""
         wanted = {
             class_name: (split, names)
             for split, classes in self.contents().items()
@@ -185,7 +186,7 @@ class ImageNetTar(Source):
                     for name, content in _read_class(path, inner, names):
                         yield split, class_name, name, content
                 left.remove(class_name)
-                # tarfile keeps them all, which its stub does not say.
+                # tarfile would keep them all, which its stub does not say.
                 outer.members = []  # type: ignore[attr-defined]
 
     def _lists(self) -> dict[str, list[Path]]:
@@ -203,7 +204,7 @@ class ImageNetTar(Source):
 def _read_class(
     path: Path, archive: tarfile.TarFile, names: list[str]
 ) -> Iterator[tuple[str, bytes]]:
-    """The named pictures of a class that are in its archive, in the archive's order."""
+    """Yield the listed pictures of a class that are in its archive, in the archive's order."""
     members = archive.getmembers()
     for member in members:
         check_tar_member(path, member, LARGEST_PICTURE)
@@ -223,7 +224,7 @@ def _read_class(
 
 
 def _lists_at(root: Path) -> dict[str, Path]:
-    """``train.csv``, ``val.csv`` and ``test.csv``, as far as they are there."""
+    """Return those of ``train.csv``, ``val.csv`` and ``test.csv`` that exist."""
     return {
         split: path
         for split, names in SPLITS.items()
@@ -242,7 +243,7 @@ def _pickles_at(root: Path) -> dict[str, Path]:
 
 
 def _read_list(path: Path) -> dict[str, list[str]]:
-    """Pictures by class, sorted, of ``filename,label`` lines or of ImageNet's own names."""
+    """Read sorted pictures by class, from ``filename,label`` lines or ImageNet's own names."""
     classes: dict[str, list[str]] = defaultdict(list)
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -257,7 +258,7 @@ def _read_list(path: Path) -> dict[str, list[str]]:
     except OSError as error:
         raise DatasetError(f"{path} could not be read: {error.strerror}") from error
     except (ValueError, csv.Error) as error:
-        raise DatasetError(f"{path} is no list of pictures: {why(error)}") from error
+        raise DatasetError(f"{path} is not a list of pictures: {why(error)}") from error
     return {name: sorted(set(classes[name])) for name in sorted(classes)}
 
 
@@ -266,4 +267,4 @@ def _text(key: str | bytes) -> str:
 
 
 LAYOUTS: tuple[type[Source], ...] = (ImageNetTar, Pickles, ListedImages, ClassFolders)
-"""What Mini-ImageNet is looked for in, the surest signs first."""
+"""Layouts of Mini-ImageNet, in the order in which they are tried."""

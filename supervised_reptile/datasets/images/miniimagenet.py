@@ -1,11 +1,11 @@
-"""What must be in Mini-ImageNet: the 100 classes of Ravi & Larochelle's split."""
+"""The required contents of Mini-ImageNet: the 100 classes of Ravi & Larochelle's split."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
-IMAGES_A_CLASS = 600
+IMAGES_PER_CLASS = 600
 
 PICKLES_URL = "https://zenodo.org/records/7978538/files"
 """A public mirror of Ren et al.'s pickles that needs no log-in."""
@@ -37,7 +37,7 @@ PICKLES: dict[str, PickleFile] = {
         "mini-imagenet-cache-test.pkl", 353_647_539, "389b6c59d348b2e1ae9610f00a5e6724"
     ),
 }
-"""Split -> its pickle on the mirror."""
+"""The pickle of each split on the mirror."""
 
 TERMS = """\
 Mini-ImageNet consists of pictures of ImageNet. Terms of access (https://image-net.org/download):
@@ -90,11 +90,11 @@ CLASSES: dict[str, tuple[str, ...]] = {
     """.split()
     ),
 }
-"""Split -> WordNet ids of its classes."""
+"""WordNet ids of the classes of each split."""
 
 
 def find_problems(contents: Mapping[str, Mapping[str, Sequence[str]]]) -> Iterator[str]:
-    """Yield one phrase for every class that is missing, too large or does not belong.
+    """Yield a phrase for every class that is missing, too large or does not belong.
 
     Args:
         contents: Names of the pictures by split and class.
@@ -111,14 +111,14 @@ def find_problems(contents: Mapping[str, Mapping[str, Sequence[str]]]) -> Iterat
             count = len(found.get(class_name, ()))
             if not count:
                 yield f"class {class_name} of {split} is missing"
-            elif count > IMAGES_A_CLASS:
-                yield f"class {class_name} of {split} has {count} images, not {IMAGES_A_CLASS}"
+            elif count > IMAGES_PER_CLASS:
+                yield f"class {class_name} of {split} has {count} images, not {IMAGES_PER_CLASS}"
         for class_name in sorted(found.keys() - set(expected)):
             yield f"class {class_name} does not belong to {split}"
 
 
 def find_shortages(contents: Mapping[str, Mapping[str, Sequence[str]]]) -> list[str]:
-    """Classes of fewer than 600 images; the authors' program has 16 of them.
+    """Return the classes with fewer than 600 images; the authors' program has 16 of them.
 
     Args:
         contents: Names of the pictures by split and class.
@@ -130,5 +130,5 @@ def find_shortages(contents: Mapping[str, Mapping[str, Sequence[str]]]) -> list[
         f"{class_name}: {len(names)}"
         for classes in contents.values()
         for class_name, names in classes.items()
-        if len(names) < IMAGES_A_CLASS
+        if len(names) < IMAGES_PER_CLASS
     )

@@ -1,4 +1,4 @@
-"""Mini-ImageNet and a user's own images, by class: prepared once, then opened at once."""
+"""Mini-ImageNet and a user's own images by class: prepared once, then opened instantly."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ MINIIMAGENET = "miniimagenet"
 
 
 def find_source(name: str, root: Path, layout: str | None = None) -> Source | None:
-    """The source in a folder, or ``None`` where there is none.
+    """Return the source in a folder, or ``None`` if there is none.
 
     Args:
-        name: Name of the data set; Mini-ImageNet comes in several layouts.
+        name: Name of the data set; Mini-ImageNet has several layouts.
         root: The folder.
-        layout: The layout's name, if more than one is there.
+        layout: Name of the layout, if there is more than one.
     """
     kinds = LAYOUTS if name == MINIIMAGENET else (ClassFolders,)
     for kind in kinds:
@@ -50,25 +50,24 @@ def load(
     verify_all: bool = False,
     check: SizeCheck | None = None,
 ) -> FewShotDataset:
-    """Open a data set of photographs; prepare it first where that was not done.
+    """Open a data set of photographs, after preparing it if necessary.
 
-    It is prepared again, and said so, if its source has changed since or the prepared images are
-    not whole.
+    If its source has changed or the prepared images are damaged, it is prepared again, with a note.
 
     Args:
-        store: Which data set, and where. Its `data_dir` may also be the folder of the images
+        store: The data set and its location. Its ``data_dir`` may also be the folder of the images
             itself (``is_image_folder``), into which nothing is then written: the prepared images
             go to the default data directory.
         progress: Whether to show a progress bar.
         verify_all: Whether to compare the checksum of the images even if the file has not
-            changed since that was last done.
+            changed since the last check.
         check: See :func:`prepare`.
 
     Returns:
         The data set; images uint8 [num_images, image_size, image_size, 3], memory-mapped.
 
     Raises:
-        DatasetNotFoundError: There are neither prepared images nor a source.
+        DatasetNotFoundError: There are no prepared images and no source.
         DatasetError: The source is damaged or incomplete.
     """
     with files_of(store.data_dir):
@@ -101,7 +100,7 @@ def _load(
         if source is None:
             return open_arrays(store, description)
         if source.fingerprint() != description["fingerprint"]:
-            reason = f"{source.root} is not as it was when it was prepared"
+            reason = f"{source.root} has changed since it was prepared"
         elif description.get("form") != FORM:
             reason = f"{store.path} was prepared by an earlier version"
         else:
@@ -119,24 +118,24 @@ def prepare(
     progress: bool = True,
     check: SizeCheck | None = None,
 ) -> Path:
-    """Check a source, decode its pictures and store them for `load`.
+    """Check a source, decode its pictures and store them for ``load``.
 
-    Prepared images that are whole and of the source as it is now are kept, others replaced.
+    Prepared images are kept if they are intact and match the current source, else replaced.
 
     Args:
-        store: Which data set, and where to store it.
-        source: Where its pictures come from; ``None`` to download Mini-ImageNet.
+        store: The data set and where to store it.
+        source: Source of the pictures; ``None`` to download Mini-ImageNet.
         url: Address of the folder to download from.
         progress: Whether to show a progress bar.
-        check: Given the number of images of every class, by split, before the first is decoded;
-            raises an error if they will not do.
+        check: Function that receives the number of images per class, by split, before any is
+            decoded. It may raise an error.
 
     Returns:
         The folder of the prepared images.
 
     Raises:
-        DatasetError: If the data cannot be had, are damaged or incomplete; the message lists what
-            is missing. Nothing is prepared then; verified downloads are kept.
+        DatasetError: The data are not available, damaged or incomplete; the message lists what is
+            missing. In this case nothing is prepared; verified downloads are kept.
     """
     with files_of(source.root if source else store.data_dir):
         if store.path.exists():
@@ -147,7 +146,7 @@ def prepare(
                     return store.path
             except DamagedArraysError:
                 pass
-            # What TFDS notes is not needed to open images, but if damaged it stops TFDS.
+            # TFDS's metadata are not needed to open images, but TFDS fails if they are damaged.
             for note in ("dataset_info.json", "features.json"):
                 (store.path / note).unlink(missing_ok=True)
         # Imported here: prepared images are opened without TFDS.
@@ -157,7 +156,7 @@ def prepare(
 
 
 def _recorded_source(store: ImageStore) -> Source | None:
-    """The source that prepared images were made from, if it is still there."""
+    """Return the source of prepared images, if it still exists."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         description = json.loads((store.path / DESCRIPTION).read_text())
         return find_source(store.name, Path(description["source"]), description["layout"])
@@ -175,6 +174,6 @@ def _not_found(store: ImageStore) -> str:
             ", or give --data_dir a folder with train/, val/ and test/ in it, images of your own"
         )
     return (
-        f"{place} has no train/ and test/ with a folder of images a class (or zip files of them), "
-        "nor are they prepared"
+        f"{place} has no train/ and test/ with a folder of images per class (or zip files of "
+        "them), and there are no prepared images"
     )

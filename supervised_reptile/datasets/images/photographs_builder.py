@@ -1,4 +1,4 @@
-"""The TensorFlow Datasets builder of photographs; its file format is one memory-mapped array."""
+"""The TensorFlow Datasets builder of photographs, which stores one memory-mapped array."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from supervised_reptile.errors import DatasetError
 class Photographs(tfds.core.DatasetBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Photographs by class, of one size, at ``ImageStore.path``.
 
-    TFDS downloads, and sees to it that a preparation that fails or is killed leaves nothing that
-    looks finished.
+    TFDS downloads them, and ensures that a failed or killed preparation leaves nothing that looks
+    finished.
 
     Args:
-        store: Which data set, and where to store it.
-        source: Where the pictures come from; ``None`` to download Mini-ImageNet's pickles.
+        store: The data set and where to store it.
+        source: Source of the pictures; ``None`` to download Mini-ImageNet's pickles.
         url: Address of the folder to download from.
         progress: Whether to show progress bars.
-        check: Given the number of images of every class, by split, before the first is decoded;
-            raises an error if they will not do.
+        check: Function that receives the number of images per class, by split, before any is
+            decoded. It may raise an error.
     """
 
     VERSION = tfds.core.Version(VERSION)
@@ -54,17 +54,17 @@ class Photographs(tfds.core.DatasetBuilder, skip_registration=True):  # type: ig
         self._store, self._source, self._check = store, source, check
         self._url, self._progress = url.rstrip("/"), progress
         super().__init__(data_dir=store.data_dir / store.folder)
-        self.name = store.folder  # TFDS keeps downloads by name: they serve every size
+        self.name = store.folder  # TFDS stores downloads by name; all sizes share them
 
     def build(self) -> Path:
-        """Prepare the images anew, in place of those that may be there.
+        """Prepare the images, replacing any existing ones.
 
         Returns:
             The folder of the prepared images.
 
         Raises:
-            DatasetError: If the data cannot be had, are damaged or incomplete, or the folder
-                cannot be written.
+            DatasetError: The data are not available, damaged or incomplete, or the folder cannot
+                be written.
         """
         downloads = self._store.data_dir / "downloads"
         config = tfds.download.DownloadConfig(
@@ -75,7 +75,7 @@ class Photographs(tfds.core.DatasetBuilder, skip_registration=True):  # type: ig
             writing(self.data_dir, self.is_prepared),
         ):
             self.download_and_prepare(download_dir=downloads, download_config=config)
-        # What killed preparations left. One that is going on finds the work done.
+        # Remove the rest of killed preparations. A running one finds the work done.
         for left in Path(self.data_dir).parent.glob(f"incomplete.*_{VERSION}"):
             shutil.rmtree(left, ignore_errors=True)
         return Path(self.data_dir)
@@ -117,7 +117,7 @@ class Photographs(tfds.core.DatasetBuilder, skip_registration=True):  # type: ig
             url = f"{self._url}/{file.name}"
             path = paths[split] = fetch(dl_manager, url)
             if path.stat().st_size != file.size or _md5(path) != file.md5:
-                for each in (path, Path(f"{path}.INFO")):  # else it would be taken for fetched
+                for each in (path, Path(f"{path}.INFO")):  # else it would count as fetched
                     each.unlink(missing_ok=True)
                 raise DatasetError(
                     f"{url} is not the expected file (its size or md5 differs): the download is "
@@ -146,10 +146,10 @@ class Photographs(tfds.core.DatasetBuilder, skip_registration=True):  # type: ig
         return tf.data.Dataset.from_generator(records, output_signature=signature)
 
     def _log_download_bytes(self) -> None:
-        """Not TFDS's message, which tells of a download of unknown size."""
+        """Suppress TFDS's message about a download of unknown size."""
 
     def _log_download_done(self) -> None:
-        """Nor that of its end."""
+        """Suppress TFDS's message at the end of a download."""
 
 
 def _md5(path: Path) -> str:

@@ -18,9 +18,9 @@ from supervised_reptile.datasets.images.decoding import SUFFIXES, Picture, other
 from supervised_reptile.datasets.untrusted.archives import is_hidden, member_names, read_members
 
 SPLITS = {"train": ("train",), "validation": ("val", "validation"), "test": ("test",)}
-"""Split -> the names that a folder or file of it may bear."""
+"""Possible names of the folder or file of each split."""
 
-# Split -> class -> names of its pictures, all in order.
+# Sorted names of the pictures, by split and class.
 Contents = dict[str, dict[str, list[str]]]
 
 
@@ -34,7 +34,7 @@ class Source(abc.ABC):
         layout: The layout in a word.
         left_out: Endings of the files among the pictures that are no images, and their number.
         passed_over: Why something else is not used -> where it is: broken links, say.
-        other_formats: Images of formats that are not read. All three are known once `contents`
+        other_formats: Images of formats that are not read. All three are known once ``contents``
             was called.
     """
 
@@ -53,32 +53,32 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def files(self) -> Iterable[Path | str]:
-        """Every file that is read; their sizes and times tell whether the source has changed."""
+        """Return every file that is read; their sizes and times show whether the source changed."""
 
     @abc.abstractmethod
     def contents(self) -> Contents:
         """What should be in the source, by split and class.
 
         Raises:
-            DatasetError: If it cannot be told, as a file of the source is missing or damaged.
+            DatasetError: A file of the source that states this is missing or damaged.
         """
 
     @abc.abstractmethod
     def pictures(self) -> Iterator[tuple[str, str, str, Picture]]:
-        """Every picture that is there, as split, class, name and picture, in the cheapest order.
+        """Yield every existing picture, as split, class, name and picture, in the cheapest order.
 
         Raises:
             DatasetError: If a file of the source is damaged or unsafe.
         """
 
     def fingerprint(self) -> str:
-        """SHA-256 of the names, sizes and modification times of all files, in hexadecimal."""
-        # Plain strings: there may be 60,000 files, and every start of a run comes by here.
+        """Return the hexadecimal SHA-256 of the names, sizes and times of all files."""
+        # Plain strings: there may be 60,000 files, and every start of a run checks them.
         digest, root = hashlib.sha256(self.layout.encode()), len(os.fspath(self.root))
         for path in sorted(os.fspath(file) for file in self.files()):
             try:
                 stat = os.stat(path)  # noqa: PTH116
-            except OSError:  # a broken link, say: its picture is missing
+            except OSError:  # e.g. a broken link: its picture is missing
                 stat = os.lstat(path)
             line = f"\0{path[root:].lstrip(os.sep)}\0{stat.st_size}\0{stat.st_mtime_ns}"
             digest.update(line.encode(errors="surrogateescape"))
@@ -87,7 +87,7 @@ class Source(abc.ABC):
 
 @dataclasses.dataclass
 class _Tree:
-    """What is in a split's folder or zip file, by paths inside it.
+    """The contents of a split's folder or zip file, by paths inside it.
 
     Attributes:
         files: Parts of the path of every file: class and name, if it is where it should be.
@@ -102,7 +102,7 @@ class _Tree:
     top: tuple[str, ...] = ()
 
     def classes(self) -> dict[str, list[str]]:
-        """The pictures of each class, sorted by name; empty classes too."""
+        """Return the pictures of each class, sorted by name, including empty classes."""
         found: dict[str, list[str]] = {name: [] for name in sorted(self.folders)}
         for parts in self.files:
             if len(parts) == 2 and _is_picture(parts[1]):
@@ -111,9 +111,9 @@ class _Tree:
 
 
 class ClassFolders(Source):
-    """``{train,val,test}/<class>/*.JPEG``, as the authors' program makes it.
+    """``{train,val,test}/<class>/*.JPEG``, as the authors' program creates it.
 
-    In place of a split's folder a zip file of that name may stand, such as ``train.zip``, with or
+    A zip file of the same name may replace a split's folder, such as ``train.zip``, with or
     without the split's folder inside; the same rule holds for both. Any number of classes, any of
     the image formats that are read.
     """
@@ -122,11 +122,11 @@ class ClassFolders(Source):
 
     @classmethod
     def is_at(cls, root: Path) -> bool:
-        """Whether train and test are there."""
+        """Whether train and test exist."""
         return {"train", "test"} <= _splits_at(root).keys()
 
     def files(self) -> Iterator[Path | str]:
-        """The pictures, or the zip files that hold them."""
+        """Return the pictures, or the zip files that contain them."""
         for split, place in _splits_at(self.root).items():
             if place.is_dir():
                 for class_name, names in _tree_of(split, place).classes().items():
@@ -135,7 +135,7 @@ class ClassFolders(Source):
                 yield place
 
     def contents(self) -> Contents:
-        """The pictures of every class, sorted by name."""
+        """Return the pictures of every class, sorted by name."""
         self.left_out.clear()
         self.passed_over.clear()
         self.other_formats.clear()
@@ -153,7 +153,7 @@ class ClassFolders(Source):
         return found
 
     def pictures(self) -> Iterator[tuple[str, str, str, Picture]]:
-        """Those in folders by path, those in zip files as bytes."""
+        """Yield pictures in folders by path, those in zip files as bytes."""
         for split, place in _splits_at(self.root).items():
             tree = _tree_of(split, place)
             if place.is_dir():
@@ -167,7 +167,7 @@ class ClassFolders(Source):
                     yield split, *parts, content
 
     def _note(self, tree: _Tree, place: Path) -> None:
-        """Remember what is not used, and why."""
+        """Record the unused files and the reasons."""
         for path, what in tree.odd.items():
             self.passed_over[what].append(f"{place.name}/{path}")
         for parts in tree.files:
@@ -185,7 +185,7 @@ class ClassFolders(Source):
 
 
 def _splits_at(root: Path) -> dict[str, Path]:
-    """The folder or zip file of each split that is used: the first that is there."""
+    """Return the folder or zip file to use for each split: the first that exists."""
     found: dict[str, Path] = {}
     for place in _all_places(root):
         split = next(s for s, names in SPLITS.items() if place.stem in names)
@@ -194,7 +194,7 @@ def _splits_at(root: Path) -> dict[str, Path]:
 
 
 def _all_places(root: Path) -> Iterator[Path]:
-    """Every folder and zip file of a split, in the order in which they are preferred."""
+    """Return every folder and zip file of a split, in order of preference."""
     for names in SPLITS.values():
         for name in names:
             if (root / name).is_dir():
@@ -262,7 +262,7 @@ def _kind(entry: os.DirEntry[str]) -> str:
             return "folder"
         if entry.is_file():
             return "file"
-    except OSError:  # links in a circle
+    except OSError:  # circular links
         return "broken links"
     return "broken links" if entry.is_symlink() else "special files"
 

@@ -1,4 +1,4 @@
-"""Where prepared photographs lie, what they are, and whether they are still whole."""
+"""Prepared photographs: their location, description and integrity."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from supervised_reptile.datasets.images import miniimagenet
 from supervised_reptile.errors import DatasetError
 
 VERSION = "1.0.0"  # of the folder that TFDS keeps them in
-FORM = 2  # of what is in it; the first form did not say of what kind its source was
+FORM = 2  # of its contents; form 1 did not state the kind of source
 IMAGES, DESCRIPTION, CHECKED = "images.npy", "images.json", "checked.json"
 _FIRST_FORM = {"source", "layout", "fingerprint", "image_size", "resize", "pillow", "splits"}
 _FIRST_FORM |= {"sha256"}
 _THIS_FORM = _FIRST_FORM | {"form", "kind", "sum"}
-# A file that changed this recently may change again within the resolution of its times.
+# A file that changed this recently may change again without a new time stamp.
 _SETTLED_SECONDS = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageStore:
-    """Where the photographs of a data set lie, in one size.
+    """The location of a data set's photographs in one size.
 
     Args:
         name: Name of the data set: "miniimagenet" or "folder:NAME".
@@ -61,22 +61,22 @@ class ImageStore:
     def path(self) -> Path:
         """``<data_dir>/<folder>/<size>-<filter>/<version>``.
 
-        A user's folder with the name of a published data set has a place of its own.
+        A user's folder with the name of a published data set has a separate location.
         """
         own = "own-" if self.kind == "folder" and self.folder in DATASETS else ""
         return self.data_dir / self.folder / f"{own}{self.image_size}-{self.resize}" / VERSION
 
 
 class DamagedArraysError(DatasetError):
-    """Prepared arrays that are not whole."""
+    """Prepared arrays that are damaged or incomplete."""
 
 
 def write_description(folder: Path, description: Mapping[str, Any]) -> None:
-    """Write ``images.json``, with the checksum of ``images.npy`` and one of its own.
+    """Write ``images.json``, with the checksum of ``images.npy`` and its own checksum.
 
     Args:
-        folder: Holds ``images.npy``.
-        description: Every value of this form but ``form``, ``sha256`` and ``sum``.
+        folder: Folder of ``images.npy``.
+        description: Every value of this form except ``form``, ``sha256`` and ``sum``.
     """
     values = {**description, "form": FORM, "sha256": _sha256(folder / IMAGES)}
     text = json.dumps({**values, "sum": _sum(values)}, indent=1) + "\n"
@@ -84,11 +84,11 @@ def write_description(folder: Path, description: Mapping[str, Any]) -> None:
 
 
 def describe(store: ImageStore) -> dict[str, Any]:
-    """Read ``images.json``, and compare what it says with ``images.npy`` and with the store.
+    """Read ``images.json``, and compare it with ``images.npy`` and the store.
 
     Raises:
         DamagedArraysError: A file is missing, cut short, changed or not as described, or the
-            images are of another data set.
+            images belong to another data set.
     """
     folder = store.path
     try:
@@ -96,7 +96,7 @@ def describe(store: ImageStore) -> dict[str, Any]:
         if description.keys() == _THIS_FORM:
             values = {key: value for key, value in description.items() if key != "sum"}
             if _sum(values) != description["sum"]:
-                raise ValueError(f"{DESCRIPTION} is not as it was written")
+                raise ValueError(f"{DESCRIPTION} has changed since it was written")
         elif description.keys() != _FIRST_FORM:
             raise ValueError(f"{DESCRIPTION} has unknown or missing entries")
         _map_images(folder, description)
@@ -123,18 +123,18 @@ def _check_kind(store: ImageStore, description: Mapping[str, Any]) -> None:
 
 
 def verify(store: ImageStore, *, always: bool = True) -> dict[str, Any]:
-    """Compare the checksum of ``images.npy``, which reads all of it.
+    """Verify the checksum of ``images.npy``, which reads the whole file.
 
     Args:
-        store: Which images.
-        always: ``False`` to do so only if the file has changed since the last time: size, times
-            and place on the disk are kept in ``checked.json``.
+        store: Location of the images.
+        always: If ``False``, verify only if the file has changed since the last check, according
+            to its size, times and inode in ``checked.json``.
 
     Returns:
         The description.
 
     Raises:
-        DamagedArraysError: The content is not what was written.
+        DamagedArraysError: The content has changed since it was written.
     """
     description = describe(store)
     path, stamp = store.path / IMAGES, _stamp(store.path / IMAGES)
@@ -154,14 +154,14 @@ def verify(store: ImageStore, *, always: bool = True) -> dict[str, Any]:
 
 
 def open_arrays(store: ImageStore, description: Mapping[str, Any]) -> FewShotDataset:
-    """Open prepared arrays; images are read as they are used.
+    """Open prepared arrays; images are read on demand.
 
     Args:
-        store: Which images.
-        description: As :func:`verify` returns it.
+        store: Location of the images.
+        description: The result of :func:`verify`.
 
     Returns:
-        The data set; its images are a read-only memory map.
+        The data set, whose images are a read-only memory map.
     """
     splits = description["splits"]
     sizes = [count for part in splits.values() for count in part.values()]
@@ -181,7 +181,7 @@ def open_arrays(store: ImageStore, description: Mapping[str, Any]) -> FewShotDat
 
 
 def _identity(store: ImageStore, description: Mapping[str, Any]) -> Identity:
-    """From the checksums that are stored, so no image is read for it."""
+    """Return the identity from the stored checksums, without reading an image."""
     splits = description["splits"]
     sizes = [count for part in splits.values() for count in part.values()]
     classes = "/".join(str(len(part)) for part in splits.values())
@@ -195,7 +195,7 @@ def _identity(store: ImageStore, description: Mapping[str, Any]) -> Identity:
 
 
 def _map_images(folder: Path, description: Mapping[str, Any]) -> np.ndarray:
-    """The images, once the file has the header and the size that the description says."""
+    """Map the images, after checking the file's header and size against the description."""
     sizes = [count for part in description["splits"].values() for count in part.values()]
     if not all(type(count) is int and count > 0 for count in sizes):
         raise ValueError(f"{DESCRIPTION} has a class without images")
@@ -204,12 +204,12 @@ def _map_images(folder: Path, description: Mapping[str, Any]) -> np.ndarray:
         try:
             np.lib.format.read_magic(file)
             written = np.lib.format.read_array_header_1_0(file)
-        except Exception as error:  # damaged bytes may raise anything at all
+        except Exception as error:  # damaged bytes may raise any error
             raise ValueError(f"{IMAGES} has no header") from error
         start = file.tell()
         length = os.fstat(file.fileno()).st_size
     if written != (shape, False, np.dtype(np.uint8)) or length != start + math.prod(shape):
-        raise ValueError(f"{IMAGES} has not the size that {DESCRIPTION} states")
+        raise ValueError(f"{IMAGES} does not have the size that {DESCRIPTION} states")
     return np.memmap(folder / IMAGES, np.uint8, "r", start, shape)
 
 

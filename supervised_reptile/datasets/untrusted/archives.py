@@ -1,4 +1,4 @@
-"""Read zip and tar archives that are not trusted: damaged and unsafe ones are refused."""
+"""Read untrusted zip and tar archives; refuse damaged and unsafe ones."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from supervised_reptile.datasets.untrusted.guards import LARGEST_PICTURE, reading
 from supervised_reptile.errors import DatasetError
 
-# Images are compressed already. An archive that promises much more than its size is a trap.
+# Images are already compressed. An archive that claims a far larger content is an attack.
 _LARGEST_EXPANSION = 50
 _ALWAYS_ALLOWED = 2**30
 _ENCRYPTED = 1  # bit of a member's flags
 
 
 def member_names(path: Path) -> tuple[list[PurePosixPath], list[PurePosixPath]]:
-    """Names of the files and of the folders of a zip archive; hidden ones are left out.
+    """Return the names of the files and folders in a zip archive, without hidden ones.
 
     Args:
         path: The archive.
 
     Raises:
-        DatasetError: As :func:`read_members`.
+        DatasetError: See :func:`read_members`.
     """
     with _checked_archive(path) as archive:
         members = [m for m in archive.infolist() if not is_hidden(PurePosixPath(m.filename))]
@@ -39,23 +39,23 @@ def member_names(path: Path) -> tuple[list[PurePosixPath], list[PurePosixPath]]:
 def read_members(
     path: Path, suffix: str | tuple[str, ...]
 ) -> Iterator[tuple[PurePosixPath, bytes]]:
-    """Read the files of a zip archive into memory, after a check of every name in it.
+    """Read the files of a zip archive into memory, after checking every name in it.
 
-    Nothing is ever written to the names the members bear; an archive with a name that could
-    lead outside a target folder is refused all the same, as not what it claims to be.
+    Nothing is ever written under the names of the members. An archive with a name that could lead
+    outside a target folder is refused anyway, because a valid archive has none.
 
     Args:
         path: The archive.
-        suffix: Endings of the names to read, such as ``".png"``, in lower case.
+        suffix: Suffixes of the names to read, such as ``".png"``, in lower case.
 
     Yields:
-        Name and content of each file, in the order of the archive; hidden ones are left out.
+        Name and content of each file, in the order of the archive, without hidden files.
 
     Raises:
-        DatasetError: If the file is absent, is no complete zip (a truncated one has lost its table
-            of contents, which stands at the end), holds an absolute path, a ``..``, a link, an
-            empty or repeated name or an encrypted member, promises far more than its size, or if a
-            member's checksum is wrong.
+        DatasetError: The file is missing or is not a complete zip file (a truncated one has no
+            table of contents, which is at the end), contains an absolute path, a ``..``, a link,
+            an empty or repeated name or an encrypted member, claims a far larger content, or has
+            a member with a wrong checksum.
     """
     with _checked_archive(path) as archive:
         for member in archive.infolist():
@@ -103,23 +103,23 @@ def _why_refused(member: zipfile.ZipInfo) -> str | None:
 
 
 def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-    """The content, in pieces: what is compressed need not stop at the size that is stated."""
-    # LZMA and bzip2 expand all that they are given, so they are given little.
+    """Return the content, read in pieces: compressed data may exceed the stated size."""
+    # LZMA and bzip2 expand all of their input at once, so use small pieces.
     piece = 2**16 if member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) else 2**12
     with archive.open(member) as file:
         return b"".join(iter(lambda: file.read(piece), b""))
 
 
 def check_tar_member(path: Path, member: tarfile.TarInfo, largest: int) -> None:
-    """Refuse a member of a tar archive that must not be read.
+    """Refuse a member of a tar archive that is unsafe to read.
 
     Args:
         path: The archive, for the message.
         member: The member.
-        largest: Bytes that it may have.
+        largest: Maximum number of bytes.
 
     Raises:
-        DatasetError: If its name is unsafe or empty, it is a link or a device, or too large.
+        DatasetError: The name is unsafe or empty, or the member is a link, a device or too large.
     """
     reason = why_unsafe(member.name)
     if reason is None and (not (member.isfile() or member.isdir()) or member.issparse()):
@@ -135,7 +135,7 @@ def _refused(path: Path, name: str, reason: str) -> DatasetError:
 
 
 def why_unsafe(name: str) -> str | None:
-    """Why a member's name must not be trusted, or ``None``."""
+    """Return why a member's name is unsafe, or ``None``."""
     if not PurePosixPath(name).name and ".." not in name:
         return "has an absolute path" if name.startswith("/") else "has no name"
     if PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive:

@@ -1,4 +1,4 @@
-"""How TensorFlow Datasets is run here, and how it fetches a file."""
+"""Run TensorFlow Datasets and fetch files with it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SYSTEM = "|".join(re.escape(os.strerror(number)) for number in range(1, 134))
 
 @contextlib.contextmanager
 def tfds_settings(downloads: Path, progress: bool) -> Iterator[None]:
-    """With or without progress bars, few attempts at an address, and no half downloads left.
+    """Set TFDS's progress bars, reduce its retries, and remove incomplete downloads.
 
     Args:
         downloads: Folder of the downloads.
@@ -31,11 +31,11 @@ def tfds_settings(downloads: Path, progress: bool) -> Iterator[None]:
     before = set(downloads.glob("*/*.tmp.*"))
     notes = logging.getLogger("absl")
     level = notes.level
-    notes.setLevel(logging.ERROR)  # TFDS remarks on folders that it has just made
+    notes.setLevel(logging.ERROR)  # TFDS warns about folders that it has just created
     if not progress:
         tfds.disable_progress_bar()
     try:
-        # TFDS's 10 retries keep a machine without network waiting for 3.5 minutes; 5 take 6 s.
+        # Without a network, TFDS's 10 retries take 3.5 minutes; 5 take 6 s.
         with tfds.core.utils.temporary_assignment(downloader, "MAX_RETRIES", 5):
             yield
     finally:
@@ -47,15 +47,15 @@ def tfds_settings(downloads: Path, progress: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def writing(folder: str | Path, finished: Callable[[], bool]) -> Iterator[None]:
-    """Refuse, in one line, a folder that cannot be written: a full disk, say.
+    """Report in one line a folder that cannot be written, e.g. on a full disk.
 
     Args:
-        folder: What is prepared.
-        finished: Whether another process, started at the same time, has finished the same work;
-            then nothing is wrong.
+        folder: Folder of the prepared data.
+        finished: Function that returns whether a parallel process has finished the same work. In
+            this case errors are ignored.
 
     Raises:
-        DatasetError: In place of the errors of the system, TensorFlow and array_record.
+        DatasetError: Replaces errors of the system, TensorFlow and array_record.
     """
     try:
         yield
@@ -65,7 +65,7 @@ def writing(folder: str | Path, finished: Callable[[], bool]) -> Iterator[None]:
 
 
 def _system_reason(error: Exception) -> str:
-    """What the operating system said, without the words of the libraries around it."""
+    """Return the operating system's message, without the text of libraries."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror + (f": {error.filename}" if error.filename is not None else "")
     match = re.search(_SYSTEM, str(error))
@@ -76,11 +76,11 @@ def fetch(dl_manager: tfds.download.DownloadManager, url: str) -> Path:
     """Download a file, or find it where an earlier attempt left it.
 
     Args:
-        dl_manager: TFDS's; it holds what it knows the checksum of to that.
+        dl_manager: Download manager of TFDS, which verifies known checksums.
         url: Address of the file.
 
     Raises:
-        DatasetError: The file cannot be had, or is not the expected one.
+        DatasetError: The file is not available, or is not the expected one.
     """
     try:
         return Path(dl_manager.download(url))

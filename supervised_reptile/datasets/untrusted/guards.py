@@ -1,4 +1,4 @@
-"""What is said, in one line, when a file from outside cannot be read."""
+"""One-line errors for external files that cannot be read."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from pathlib import Path
 from supervised_reptile.errors import DatasetError
 
 LARGEST_PICTURE = 256 * 2**20
-"""Bytes of an image file that are read at most, wherever it stands."""
+"""Maximum size of an image file in bytes, also inside archives."""
 
 
 @contextlib.contextmanager
 def reading(path: Path, kind: str) -> Iterator[None]:
-    """Refuse a damaged file, whatever error its bytes raise in the library that reads it.
+    """Report a damaged file, whatever error its bytes raise in a library.
 
     Args:
         path: The file.
-        kind: What it should be: ``"zip"``.
+        kind: Expected kind of file: ``"zip"``.
 
     Raises:
-        DatasetError: In place of every other error.
+        DatasetError: Replaces every other error.
     """
     try:
         yield
     except DatasetError:
         raise
-    except Exception as error:  # damaged bytes may raise anything at all
-        # Python seeks where the bytes say, so that EINVAL is damage, not the disk's fault.
+    except Exception as error:  # damaged bytes may raise any error
+        # Python seeks to positions from the file, so EINVAL means damage, not a disk error.
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise DatasetError(f"{path} could not be read: {error.strerror}") from error
         raise DatasetError(f"{path} is truncated, damaged or not a {kind}: {why(error)}") from error
@@ -37,13 +37,13 @@ def reading(path: Path, kind: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def files_of(place: Path) -> Iterator[None]:
-    """Refuse a folder in which something cannot be read, is a link to itself or has gone.
+    """Report a folder whose files cannot be read, are links to themselves or are missing.
 
     Args:
-        place: The folder, named where the error names no file.
+        place: The folder, which is named if the error names no file.
 
     Raises:
-        DatasetError: In place of an ``OSError``.
+        DatasetError: Replaces an ``OSError``.
     """
     try:
         yield
@@ -53,5 +53,5 @@ def files_of(place: Path) -> Iterator[None]:
 
 
 def why(error: BaseException) -> str:
-    """An error's message in at most 160 characters, or its name if it has none."""
+    """Return an error's message in at most 160 characters, or its name if it has none."""
     return " ".join(str(error).split())[:160] or type(error).__name__

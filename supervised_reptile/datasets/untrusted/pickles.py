@@ -1,4 +1,4 @@
-"""Read pickles that are not trusted: NumPy arrays and plain containers, and nothing else.
+"""Read untrusted pickles, restricted to NumPy arrays and plain containers.
 
 A pickle is a program. Python's own reader runs whatever it names, and NumPy's objects take what
 the file says about them without a check, down to a crash of the interpreter. Here the program is
@@ -24,7 +24,7 @@ from supervised_reptile.errors import DatasetError
 
 _TYPE = re.compile(r"[<>|=]?([biufSU])(\d{1,6})")
 _SIZES = {"b": (1,), "i": (1, 2, 4, 8), "u": (1, 2, 4, 8), "f": (2, 4, 8)}
-_DEEPEST = 8  # containers in one another
+_DEEPEST = 8  # nested containers
 
 
 def load_arrays(path: Path) -> Any:
@@ -37,7 +37,7 @@ def load_arrays(path: Path) -> Any:
         What was pickled; its arrays are read-only.
 
     Raises:
-        DatasetError: If the file is absent, truncated or damaged, or names anything but arrays
+        DatasetError: The file is missing, truncated or damaged, or names anything but arrays
             of numbers and characters.
     """
     try:
@@ -49,7 +49,7 @@ def load_arrays(path: Path) -> Any:
         raise DatasetError(f"{path} is refused: it asks for {error}, not for an array") from None
     except OSError as error:
         raise DatasetError(f"{path} could not be read: {error.strerror}") from error
-    except Exception as error:  # damaged bytes may raise anything at all
+    except Exception as error:  # damaged bytes may raise any error
         raise DatasetError(f"{path} is damaged or no pickle of arrays: {error}") from error
 
 
@@ -58,7 +58,7 @@ class _RefusedError(Exception):
 
 
 class _Bounded:
-    """A file that does not set aside memory for more than is left in it."""
+    """A file that does not allocate memory for more than its remaining bytes."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -76,7 +76,7 @@ class _Bounded:
 
 
 class _Named:
-    """A name that may stand in the file, and what calling it gives."""
+    """An allowed name in the file, and the result of calling it."""
 
     def __init__(self, call: Callable[..., Any]) -> None:
         self.call = call
@@ -90,7 +90,7 @@ class _Type:
     order: str = "="
 
     def set_state(self, state: Any) -> None:
-        """Take the byte order of what ``numpy.dtype.__reduce__`` gives."""
+        """Set the byte order from the state of ``numpy.dtype.__reduce__``."""
         _, order, *fields = state[:5]
         order = _text(order)
         if order not in "<>|=" or len(order) != 1:
@@ -100,13 +100,13 @@ class _Type:
         self.order = order
 
     def dtype(self) -> np.dtype:
-        """NumPy's type."""
+        """Return NumPy's type."""
         return np.dtype(self.order + self.name.lstrip("<>|="))
 
 
 @dataclasses.dataclass(eq=False)
 class _Array:
-    """An array before its type, shape and bytes are known to agree."""
+    """An array before the check that its type, shape and bytes agree."""
 
     shape: Any = (0,)
     type: Any = None
@@ -114,11 +114,11 @@ class _Array:
     fortran: bool = False
 
     def set_state(self, state: Any) -> None:
-        """Take what ``numpy.ndarray.__reduce__`` gives."""
+        """Set the state of ``numpy.ndarray.__reduce__``."""
         _, self.shape, self.type, self.fortran, self.content = state
 
     def array(self) -> np.ndarray:
-        """The array of NumPy, which shares the bytes."""
+        """Return NumPy's array, which shares the bytes."""
         kind, shape, content = self.type, self.shape, self.content
         if isinstance(content, str):  # bytes of Python 2
             content = content.encode("latin-1")
@@ -150,7 +150,7 @@ def _from_buffer(content: Any, kind: Any, shape: Any, order: Any = "C") -> _Arra
 
 
 def _encode(text: Any, encoding: Any) -> bytes:
-    """Bytes, as Python 3 pickles them for Python 2."""
+    """Return bytes that Python 3 pickled for Python 2."""
     if encoding not in ("latin1", "latin-1"):
         raise _RefusedError(f"the codec {encoding!r}")
     return text.encode("latin-1")
@@ -158,7 +158,7 @@ def _encode(text: Any, encoding: Any) -> bytes:
 
 _NAMES = {
     "_codecs encode": _Named(_encode),
-    "__builtin__ bytes": _Named(lambda: b""),  # how Python 3 pickles no bytes at all for Python 2
+    "__builtin__ bytes": _Named(lambda: b""),  # how Python 3 pickles empty bytes for Python 2
     "numpy dtype": _Named(_type),
     # Only ever handed to _reconstruct, which does not look at it.
     "numpy ndarray": "ndarray",
@@ -184,7 +184,7 @@ _MARK = object()
 
 
 class _Machine:
-    """Does what a pickle says, as far as that makes arrays in containers."""
+    """Execute a pickle, restricted to building arrays in containers."""
 
     def __init__(self, file: _Bounded) -> None:
         self._file = file
@@ -236,7 +236,7 @@ class _Machine:
             self._objects(name, argument)
 
     def _objects(self, name: str, argument: Any) -> None:
-        """The steps that Python would take into other people's code."""
+        """Execute the operations that could run arbitrary code in Python."""
         if name in ("GLOBAL", "STACK_GLOBAL"):
             if name == "STACK_GLOBAL":
                 attribute, module = self._pop(), self._pop()
@@ -279,14 +279,14 @@ class _Machine:
 
 
 def _finished(item: Any, done: dict[int, Any], depth: int) -> Any:
-    """The same with arrays of NumPy in place of their stand-ins."""
+    """Replace the stand-ins with arrays of NumPy."""
     if depth > _DEEPEST:
         raise ValueError("containers in one another without end")
     if isinstance(item, _Type | _Named):
         raise _RefusedError("a type")
     if not isinstance(item, _Array | dict | list | tuple | set):
         return item
-    if id(item) not in done:  # what stands in several places is made once
+    if id(item) not in done:  # an item in several places is converted once
         done[id(item)] = _made(item, done, depth + 1)
     return done[id(item)]
 
