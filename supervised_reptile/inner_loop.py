@@ -231,7 +231,7 @@ class InnerLoop:
 
     @functools.cached_property
     def _layer_state(self) -> LayerState:
-        """Made when it is needed, as only a rehearsal tells what the layers keep."""
+        """Created on first use, because only a rehearsal finds the state of the layers."""
         return LayerState(self._model.state)
 
     def _input_type(self, stored: tf.DType) -> tf.DType:

@@ -355,7 +355,7 @@ def test_any_folder_of_images(tmp_path, capsys):
     (own / "readme.md").write_text("")
     dataset = prepared(own, tmp_path / "data", name="folder:my flowers", size=16)
     assert "warning" in (error := capsys.readouterr().err)
-    assert "no images were left out: 1 .txt" in error
+    assert "not images were left out: 1 .txt" in error
     assert dataset.name == "folder:my flowers"
     assert {s: len(ids) for s, ids in dataset.splits.items()} == {"train": 3, "test": 2}
     assert dataset.class_names == ("lily", "rose", "tulip", "aster", "iris")

@@ -39,7 +39,7 @@ class Task(NamedTuple):
 
     @property
     def queries(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """Inputs and targets of the queries."""
+        """Return the inputs and targets of the queries."""
         if self.query_inputs is None or self.query_targets is None:
             return None
         return self.query_inputs, self.query_targets

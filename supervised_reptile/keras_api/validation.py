@@ -95,7 +95,7 @@ def held_out_tasks(
 def validate(
     learner: MetaLearner, tasks: Sequence[Task], settings: FitSettings
 ) -> dict[str, float]:
-    """Loss per query and metrics of a compiled learner; NaN, with a warning, if not finite."""
+    """Compute loss per query and metrics; NaN, with a warning, if they are not finite."""
     model, rng = learner.model, random_stream(settings.seed, "curve", 1)
     model.reset_metrics()
     total, count, found, not_finite = 0.0, 0, {}, 0
@@ -121,7 +121,7 @@ def validate(
         count += len(wanted)
         found = model.compute_metrics(None, wanted, outputs)
     results = {name: float(value) for name, value in found.items()} | {"loss": total / count}
-    if not_finite:  # the argmax of NaN is 0: an accuracy would look like one by chance
+    if not_finite:  # the argmax of NaN is 0, which would look like an accuracy by chance
         results = dict.fromkeys(results, math.nan)
         warnings.warn(
             f"the predictions of {not_finite} of {len(tasks)} validation tasks are infinite or not "

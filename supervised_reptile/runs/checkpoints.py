@@ -299,7 +299,7 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def _path_for_tensorflow(self, number: int) -> Iterator[str]:
-        """Path of a checkpoint for TensorFlow's readers, which take some names for patterns."""
+        """Yield a path for TensorFlow's readers, which treat some names as patterns."""
         prefix = self._prefix(number)
         if not _PATTERN.search(str(prefix)):
             yield str(prefix)

@@ -1,4 +1,4 @@
-"""Which data a run is of: its checkpoints, its directory and its records say so."""
+"""The identity of a run's data, stored in its checkpoints, directory and records."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from supervised_reptile.errors import RunError, printable
 
 
 def data_facts(dataset: FewShotDataset) -> dict[str, str]:
-    """Fingerprint and description of a data set; empty where it has none."""
+    """Return the fingerprint and description of a data set; empty if it has none."""
     names = ("fingerprint", "description")
     found = {name: getattr(dataset, name, "") for name in names}
     return found if found["fingerprint"] else {}
 
 
 def identity_of(dataset: FewShotDataset) -> str:
-    """Fingerprint and description in one line."""
+    """Return the fingerprint and description in one line."""
     return " ".join(data_facts(dataset).values())
 
 
 def check_same_data(saved: str, dataset: FewShotDataset, what: str, flag: str) -> None:
-    """Raise ``RunError`` if what was trained is of other data than a data set.
+    """Raise ``RunError`` if a network was trained on other data.
 
     Args:
-        saved: Fingerprint and description of the data it was trained on; "" if not known.
-        dataset: The data at hand, whose fingerprint may be unknown as well.
-        what: What was trained, for the message.
-        flag: What the message begins with.
+        saved: Fingerprint and description of the training data; "" if unknown.
+        dataset: The current data, whose fingerprint may also be unknown.
+        what: Description of the network, for the message.
+        flag: Flag at the start of the message.
     """
     ours = identity_of(dataset)
     if not ours:
