@@ -19,8 +19,9 @@ from site_docstrings import public_objects
 
 PROJECT = Path(__file__).resolve().parents[1]
 # The order of the pages; others come after these.
-FIRST = tuple(
-    "data runs reliability own-models any-model pretrained faithfulness performance reproduction".split()
+FIRST = (
+    *("data", "runs", "reliability", "own-models", "any-model", "pretrained"),
+    *("faithfulness", "performance", "reproduction"),
 )
 _LINK = re.compile(r"(?<=\]\()[^)\s]+(?=\))")
 _FENCED = re.compile(r"^(```|~~~).*?^\1", re.DOTALL | re.MULTILINE)
