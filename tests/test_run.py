@@ -362,6 +362,12 @@ def test_a_finished_run_shows_its_result_before_any_data_are_read(run_here, monk
     assert again == first and path.read_bytes() == before
     assert output.startswith("already finished: 4 of 4 meta-iterations; here is its result, from ")
     assert f"test accuracy: {first['test']}" in output and "learning_rate" not in output
+    # Its learning curve is held against TensorBoard's logs.
+    table = tmp_path / "run" / "curve.csv"
+    whole = table.read_text()
+    table.write_text(whole.replace("0,", "1,", 1))
+    assert "curve.csv was damaged: 1 of 1 points recovered" in run_here(config)[1]
+    assert table.read_text() == whole
     # What is impossible is refused before the configuration is printed and the data are read.
     with pytest.raises(RunError, match="another configuration"):
         run_here(config.replace(learning_rate=0.5))

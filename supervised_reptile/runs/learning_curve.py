@@ -5,16 +5,15 @@ from __future__ import annotations
 import collections
 import contextlib
 import csv
-import math
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from supervised_reptile.config import Config
-from supervised_reptile.errors import RunError, printable
-from supervised_reptile.runs.files import read_text, reason_of, set_aside, write_table, writing
+from supervised_reptile.errors import RunError
+from supervised_reptile.runs.curve_recovery import fields_of, recovered_rows
+from supervised_reptile.runs.files import read_text, reason_of, write_table, writing
 
 # Running accuracies are means over this many points, not over the whole history.
 _RUNNING_WINDOW = 50
@@ -48,11 +47,11 @@ class LearningCurve:
 
         self._path = directory / "curve.csv"
         self._splits = splits
-        self._fields = ("iteration", "seconds", "meta_step", "inner_loss", *splits)
+        self._fields = fields_of(splits)
         self._recent: dict[str, collections.deque[float]] = {
             split: collections.deque(maxlen=_RUNNING_WINDOW) for split in splits
         }
-        rows = self._recovered(directory, range(0, iteration, interval)) if iteration else []
+        rows = recovered_rows(directory, self._fields, range(0, iteration, interval))
         for row in rows[-_RUNNING_WINDOW:]:
             for split in splits:
                 self._recent[split].append(float(row[split]))
@@ -127,102 +126,6 @@ class LearningCurve:
             yield
         except (tf.errors.OpError, OSError) as error:
             raise RunError(self._tensorboard + reason_of(error)) from error
-
-    def _recovered(self, directory: Path, expected: range) -> list[dict[str, str]]:
-        """Recover the points before the checkpoint from the table and the event files."""
-        found, damaged = _rows_of(self._path, self._fields)
-        logged = _logged_points(directory, self._splits)
-        rows, changed, missing = [], [], []
-        for iteration in expected:
-            row, point = found.get(iteration), logged.get(iteration, {})
-            if row is None or not _agrees(row, point):
-                if point.keys() >= set(self._fields):
-                    row = {name: f"{point[name]:.6g}" for name in self._fields}
-                    row |= {"iteration": str(iteration), "seconds": f"{point['seconds']:.3f}"}
-                    changed.append(iteration)
-                elif row is None:
-                    missing.append(iteration)
-                    continue
-                else:  # From version 0.1, whose events have no time.
-                    row |= {name: f"{point[name]:.6g}" for name in self._fields if name in point}
-                    changed.append(iteration)
-            rows.append(row)
-        if changed or missing or damaged:
-            aside = ""
-            if self._path.exists():
-                aside = f"; the old one is {printable(set_aside(self._path).name)}"
-            print(
-                f"note: {printable(self._path)} was damaged: {len(changed)} of {len(expected)} "
-                f"points recovered from TensorBoard's logs, {len(missing)} missing{aside}"
-            )
-        return rows
-
-
-def _rows_of(path: Path, fields: tuple[str, ...]) -> tuple[dict[int, dict[str, str]], bool]:
-    """Return the complete rows of a table by iteration, and whether the rest is damaged.
-
-    An incomplete last line, without an end of line, is no damage: a killed process may leave one.
-    """
-    try:
-        text = read_text(path)
-    except RunError:
-        return {}, path.exists()
-    lines = text.splitlines(keepends=True)
-    if lines and not lines[-1].endswith("\n"):
-        lines.pop()
-    rows, damaged = {}, not lines
-    for row in csv.DictReader(lines):
-        try:
-            if tuple(row) != fields or not all(_is_number(row[name]) for name in fields):
-                raise ValueError
-            rows[int(row["iteration"])] = row
-        except ValueError:
-            damaged = True
-    return rows, damaged
-
-
-def _is_number(text: str | None) -> bool:
-    return text is not None and re.fullmatch(r"nan|-?[\d.]+(e[+-]?\d+)?", text) is not None
-
-
-def _agrees(row: dict[str, str], point: dict[str, float]) -> bool:
-    """Whether a row equals the logged point, within its six digits and the log's float32."""
-    for name, logged in point.items():
-        written = float(row[name])
-        if math.isnan(logged) or math.isnan(written):
-            if math.isnan(logged) != math.isnan(written):
-                return False
-            continue
-        digits = math.floor(math.log10(abs(logged))) - 5 if logged else -9
-        unit = 0.001 if name == "seconds" else 10.0**digits
-        if abs(written - logged) > 0.51 * unit + 2e-7 * abs(logged):
-            return False
-    return True
-
-
-def _logged_points(directory: Path, splits: tuple[str, ...]) -> dict[int, dict[str, float]]:
-    """Read the points in TensorBoard's event files, as far as they are readable."""
-    import tensorflow as tf
-
-    points: dict[int, dict[str, float]] = {}
-    wanted = {split: {"accuracy": split} for split in splits}
-    wanted["train"] |= {name: name for name in ("meta_step", "inner_loss", "seconds")}
-    for split in splits:
-        folder = directory / split
-        files = sorted(folder.iterdir()) if folder.is_dir() else []
-        for file in files:
-            if ".tfevents." not in file.name or not file.is_file():
-                continue
-            with contextlib.suppress(tf.errors.OpError):  # the rest of this file is damaged
-                for record in tf.data.TFRecordDataset(str(file), buffer_size=2**18):
-                    event = tf.compat.v1.Event.FromString(record.numpy())
-                    for value in event.summary.value:
-                        if value.tag in wanted[split]:
-                            number = float(tf.make_ndarray(value.tensor))
-                            points.setdefault(event.step, {})[wanted[split][value.tag]] = number
-    for iteration, point in points.items():
-        point["iteration"] = iteration
-    return points
 
 
 def log_settings(directory: Path, config: Config) -> None:

@@ -11,6 +11,7 @@ from supervised_reptile.errors import RunError, printable
 from supervised_reptile.evaluation import Accuracy
 from supervised_reptile.pretrained import model_facts, network_called, pretrained_names
 from supervised_reptile.runs.checkpoints import RunDirectory
+from supervised_reptile.runs.curve_recovery import repair_curve
 from supervised_reptile.runs.record import recorded_accuracies
 
 PACKAGE = "package:"
@@ -124,6 +125,7 @@ def finished_result(
     accuracies = recorded_accuracies(path, config)
     if accuracies is None or not (directory.path / "model.keras").exists():
         return None
+    repair_curve(directory.path, tuple(accuracies), total, config.eval.eval_interval)
     print(
         f"already finished: {total:,} of {total:,} meta-iterations; here is its result, from "
         f"{printable(path)}. Use --pretrained to evaluate it again"

@@ -13,8 +13,9 @@ from supervised_reptile.config import Config, paper_config
 from supervised_reptile.config.command_line import parse_flags
 from supervised_reptile.config.flags import config_from_flags, define_flags
 from supervised_reptile.errors import UserError
+from supervised_reptile.runs.curve_recovery import rows_of
 from supervised_reptile.runs.files import read_json
-from supervised_reptile.runs.learning_curve import _rows_of, read_curve
+from supervised_reptile.runs.learning_curve import read_curve
 from supervised_reptile.runs.record import record_of, recorded_accuracies, training_environments
 
 _PIECES = (
@@ -109,7 +110,7 @@ def _readers(folder):
         recorded_accuracies(path, config)
 
     def curve(path):
-        _rows_of(path, ("iteration", "seconds", "meta_step", "inner_loss", "train", "test"))
+        rows_of(path, ("iteration", "seconds", "meta_step", "inner_loss", "train", "test"))
         read_curve(path)
 
     # A flag file is what it holds, whatever its name: --flagfile inside it would read others.

@@ -96,7 +96,7 @@ class Runs:
         count = {"folder": str(self.whole), "where": [-1, 0, 0, 0]}
         code, output = self.server.run(self.whole, fault=count, count=str(folder / "count"))
         assert code == 0, output
-        self.operations = int((folder / "count").read_text())
+        self.operations, self.writes = map(int, (folder / "count").read_text().split())
         self.expected, self.accuracies = bits(self.whole / "run"), shown(output)
 
     def judge(self, kind, what, directory, code, output):
@@ -146,7 +146,7 @@ class Runs:
             folder = self.trial()
             number = self.rng.choice([errno.ENOSPC, errno.EIO])
             lasts = 10**6 if number == errno.ENOSPC else 1
-            place = self.rng.randrange(self.operations)
+            place = self.rng.randrange(self.writes)
             fault = {"folder": str(folder), "where": [place, number, lasts, 1]}
             what = f"{errno.errorcode[number]} at write {place}"
             code, output = self.server.run(folder, fault=fault)
@@ -230,7 +230,7 @@ def carry_out(folder, seed, table, *, kills, disks, damages, doubles, soak):
         runs.disks(disks)
         runs.damages(damages)
         runs.double_starts(doubles)
-        facts = {"file_operations_of_a_run": runs.operations}
+        facts = {"file_operations_of_a_run": runs.operations, "writes_of_a_run": runs.writes}
         if soak:
             facts |= {"soak_iterations": soak, "bytes_per_iteration": round(runs.soak(soak), 1)}
         return facts

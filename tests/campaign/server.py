@@ -62,7 +62,8 @@ def child(job):
     def main(argv):
         run_module.run(config_from_flags(), options_from_flags())
         if job.get("count"):
-            Path(job["count"]).write_text(str(shim.fault_count()))
+            counts = f"{shim.fault_count()} {shim.fault_writes()}"
+            Path(job["count"]).write_text(counts)
 
     run_main(main, ["run_tiny.py", *job["argv"]])
 

@@ -17,14 +17,14 @@
 #include <unistd.h>
 
 static char folder[4096];
-static long number, at = -1;
+static long number, writes, at = -1;
 static int failure; /* 0: kill; else this errno, from there on as long as it lasts */
 static long lasts;
 static int writes_only;
 
 void fault_arm(const char *path, long where, int how, long times, int writing) {
     strncpy(folder, path, sizeof folder - 1);
-    number = 0;
+    number = writes = 0;
     at = where;
     failure = how;
     lasts = times;
@@ -32,6 +32,7 @@ void fault_arm(const char *path, long where, int how, long times, int writing) {
 }
 
 long fault_count(void) { return number; }
+long fault_writes(void) { return writes; }
 
 static int below(const char *path) {
     return folder[0] && path && strncmp(path, folder, strlen(folder)) == 0;
@@ -49,6 +50,7 @@ static int below_fd(int fd) {
 
 /* 1 if the operation is to fail. */
 static int step(int writing) {
+    writes += writing;
     if (writes_only && !writing) return 0;
     long mine = number++;
     if (at < 0 || mine < at) return 0;
