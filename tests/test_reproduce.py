@@ -69,12 +69,10 @@ def reproduced(tmp_path, monkeypatch):
 def test_one_training_serves_every_column(reproduced):
     folder = reproduced()
     assert {path.name for path in folder.iterdir()} == {
-        "results-2shot-3way-non-transductive.json",
-        "results-2shot-3way-transductive.json",
-        "results-3shot-3way-transductive.json",
-        "config.json",
-        "curve.csv",
-        "curve.png",
+        *("results-2shot-3way-non-transductive.json", "results-2shot-3way-non-transductive.npz"),
+        *("results-2shot-3way-transductive.json", "results-2shot-3way-transductive.npz"),
+        *("results-3shot-3way-transductive.json", "results-3shot-3way-transductive.npz"),
+        *("config.json", "data.json", "curve.csv", "curve.png"),
     }
     for path in folder.glob("results-*.json"):
         record = json.loads(path.read_text())
