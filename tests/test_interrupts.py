@@ -36,7 +36,7 @@ run_main(main, ["program"], flags.FlagValues())
 """
     result = run_python(code, first=USUAL)
     assert (result.returncode, result.stdout) == (130, "")
-    assert result.stderr == "program: stopped: interrupted; what was saved is intact\n"
+    assert result.stderr == "program: stopped: interrupted; saved files are intact\n"
 
 
 def test_where_it_is_ignored_it_stays_so():
