@@ -398,7 +398,7 @@ KINDS = {
     "Adagrad": (O.Adagrad, {}),
     "Adadelta": (O.Adadelta, {"learning_rate": 1.0}),
     "Adafactor": (O.Adafactor, {}),
-    "Ftrl": (O.Ftrl, {"l1_regularization_strength": 0.01}),
+    "Ftrl": (O.Ftrl, {"l1_regularization_strength": 1e-4}),
     "Lion": (O.Lion, {}),
     "Lamb": (O.Lamb, {}),
     "Muon": (O.Muon, {}),
