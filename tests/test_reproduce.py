@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from helpers import exit_code, tiny_config, vector_dataset
 from PIL import Image
 
@@ -239,7 +238,7 @@ def test_two_seeds_side_by_side_are_stopped_and_go_on(prepared_omniglot, tmp_pat
         assert time.monotonic() < deadline
         time.sleep(0.1)
     # Another process cannot have one of their folders.
-    another = RunDirectory(runs[0], tf.train.Checkpoint())
+    another = RunDirectory(runs[0])
     with pytest.raises(RunError, match="another process is training in"):
         another.lock()
     assert process.poll() is None  # hundreds of meta-iterations are left
