@@ -275,6 +275,7 @@ def place(tmp_path):
     return trainings.TrainingPlace(**folders, data_dir="none", jobs=1)
 
 
+@pytest.mark.slow
 def test_gradient_combinations(toy_data, small_network, place, tmp_path, monkeypatch, capsys):
     shown = ["g1", "(g1+g2)/2", "g3"]
     flags = {"dataset": "glyphs", "meta_iters": 4, "eval_interval": 2, "eval_samples": 3}
@@ -319,6 +320,7 @@ def test_trainings_refuse_what_they_cannot_do(place):
         trainings.train_all({"one": config}, place, "some")
 
 
+@pytest.mark.slow
 def test_overlap(toy_data, small_network, place, tmp_path, capsys):
     flags = {"values": (2.0, 5.0), "dataset": "glyphs", "meta_iters": 2, "eval_samples": 3}
     overlap.run(overlap.Settings(sweep="inner_iters", **flags), place)
@@ -347,6 +349,7 @@ def test_points_of_the_overlap_sweeps_are_table_6():
                 )
 
 
+@pytest.mark.slow
 def test_ablations(toy_data, place, tmp_path, monkeypatch):
     flags = {"seeds": (0,), "dataset": "glyphs", "meta_iters": 2, "eval_samples": 4}
     monkeypatch.setattr(ablations, "_WARM_UP_TASKS", 2)
@@ -366,6 +369,7 @@ def test_ablations(toy_data, place, tmp_path, monkeypatch):
         ablations.run(ablations.Settings(**(flags | {"meta_iters": 3})), place)
 
 
+@pytest.mark.slow
 def test_the_port_is_our_evaluation_but_for_the_moving_averages(tmp_path, monkeypatch):
     """Stock layers, stepped by Keras itself, with the trained slots: task by task the same."""
     monkeypatch.setattr(ablations, "_WARM_UP_TASKS", 3)
@@ -402,6 +406,7 @@ def test_the_port_is_the_network_with_moving_averages(toy_data, tmp_path):
     assert np.abs(port(x, training=False) - model(x)).max() > 0.1
 
 
+@pytest.mark.slow
 def test_rounding(tmp_path, capsys):
     settings = rounding.Settings(dataset="glyphs", batches=12)
     rounding.run(settings, DataPlace(results=str(tmp_path), data_dir="data"))
@@ -441,6 +446,7 @@ def test_bad_flags_of_the_rounding_are_told_in_one_line(change, message):
         rounding.Settings(**change)
 
 
+@pytest.mark.slow
 def test_pretraining(toy_data, place, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("supervised_reptile.classifier_start.MAX_EPOCHS", 2)
     settings = pretraining.Settings(freeze=(0, 3), dataset="glyphs", meta_iters=12, eval_samples=2)
@@ -479,6 +485,7 @@ def test_pretraining(toy_data, place, tmp_path, monkeypatch, capsys):
 # ----------------------------------------------------------------------------- Sec. 5 of the paper
 
 
+@pytest.mark.slow
 def test_the_expansions_hold_to_second_order():
     rates = (0.004, 0.002, 0.001)
     found = theory.measure(k=3, tasks=3, seed=0, rates=rates)

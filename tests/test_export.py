@@ -181,6 +181,7 @@ def test_a_file_cut_short_or_without_its_optimizer_is_refused(tmp_path, run):
     assert message(tmp_path) == f"--checkpoint: {path} was saved without its optimizer"
 
 
+@pytest.mark.slow
 def test_the_command_line(run, tmp_path):
     command = [sys.executable, "-m", "supervised_reptile", "export"]
     arguments = ["--checkpoint", str(tmp_path), "--out", str(tmp_path / "out")]

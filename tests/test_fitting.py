@@ -358,6 +358,7 @@ def test_the_readme_s_lines(tmp_path, monkeypatch):
     assert (tmp_path / "log.csv").exists()
 
 
+@pytest.mark.slow
 def test_the_example_learns_in_under_forty_lines(capsys):
     path = PROJECT / "examples" / "own_model_and_task.py"
     assert len(path.read_text().splitlines()) < 40

@@ -108,6 +108,7 @@ def validation_loss(model, data, config):
     return np.mean(np.log(np.exp(logits).sum(axis=1)) - chosen)
 
 
+@pytest.mark.slow
 def test_the_kept_weights_are_of_the_epoch_of_the_lowest_validation_loss(tmp_path, quick):
     """On labels that mean nothing it soon rises."""
     quick.setattr(pretraining, "LEARNING_RATE", 0.02)
@@ -216,6 +217,7 @@ def test_two_processes_do_not_train_one_classifier(tmp_path, quick, done, monkey
         other.kill()
 
 
+@pytest.mark.slow
 def test_a_stopped_pretraining_ends_with_the_same_bits(tmp_path, quick, done):
     """Weights, slots, best epoch and the order of the images all go on."""
     data, whole, _, model = done
@@ -244,6 +246,7 @@ def test_a_stopped_pretraining_ends_with_the_same_bits(tmp_path, quick, done):
     ]
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_told_and_can_be_set_aside(tmp_path, quick):
     data = striped_dataset()
     quick.setattr(pretraining, "MAX_EPOCHS", 1)
@@ -315,6 +318,7 @@ def test_older_records_are_of_a_network_with_neither():
 # -------------------------------------------------------------------------------- whole runs
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_its_classifier_once(tmp_path, quick, monkeypatch):
     data = striped_dataset()
     monkeypatch.setattr(stages, "load_dataset", lambda *a, **k: data)

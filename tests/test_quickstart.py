@@ -1,5 +1,6 @@
 """The embedded data set is worth training on: without training, fine-tuning alone does poorly."""
 
+import pytest
 import tensorflow as tf
 
 from supervised_reptile.config import paper_config
@@ -9,6 +10,7 @@ from supervised_reptile.from_config import evaluation_spec, learner_from_config
 from supervised_reptile.models import omniglot_model
 
 
+@pytest.mark.slow
 def test_an_untrained_network_stays_clearly_below_the_quickstart():
     """CI demands at least 60 % of the quickstart; chance is 20 %."""
     config = paper_config("glyphs", shots=1)

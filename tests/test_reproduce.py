@@ -105,6 +105,7 @@ def test_the_curve_of_a_short_run_is_drawn_too(tmp_path, points):
     assert (np.abs(drawn[0] - drawn[1]).sum(axis=-1) > 100).sum() > 200
 
 
+@pytest.mark.slow
 def test_what_was_done_is_not_done_again(reproduced, monkeypatch):
     folder = reproduced()
     before = {path.name: path.read_bytes() for path in folder.iterdir()}

@@ -206,6 +206,7 @@ def assert_same_run(directory, other):
         assert a.tobytes() == b.tobytes()
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_a_run_ends_with_the_same_bits(start, uninterrupted, tmp_path):
     run, chance = tmp_path / "run", random.Random(20180308)
 
