@@ -192,6 +192,28 @@ def test_an_empty_name(tmp_path):
     refused(lambda: read(path), "member '' has no name")
 
 
+def test_a_table_of_contents_that_hides_members(tmp_path):
+    """zipfile reads on after a length that swallows the entries behind it."""
+    path = write_zip(tmp_path / "x.zip", [(f"a/{i}.png", PICTURE) for i in range(3)])
+    content = bytearray(path.read_bytes())
+    entry = content.index(b"PK\1\2")
+    content[entry + 32 : entry + 34] = b"\x7f\x7f"  # length of its comment
+    path.write_bytes(content)
+    with zipfile.ZipFile(path) as archive:
+        assert archive.namelist() == ["a/0.png"]
+    refused(lambda: read(path), "x.zip is damaged: its table of contents lists 1 of 3 members")
+
+
+@pytest.mark.parametrize("count", [0xFFFE, 0xFFFF, 0x10001])
+def test_a_zip_of_many_members(count, tmp_path):
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.comment = b"PK is at the beginning of a record"
+        for i in range(count):
+            archive.writestr(zipfile.ZipInfo(f"{i}.txt"), b"")
+    assert len(archives.member_names(path)[0]) == count
+
+
 def test_a_zip_that_promises_gigabytes(tmp_path):
     path = tmp_path / "x.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:

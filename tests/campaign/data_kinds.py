@@ -53,7 +53,7 @@ def _names(split: str) -> list[tuple[str, str, bytes]]:
 
 def mutate(content: bytes, rng: Rng) -> bytes:
     """Flip, cut, repeat, move or overwrite bytes at random places."""
-    data, size = bytearray(content), len(content)
+    data, size = bytearray(content), max(1, len(content))
     for _ in range(int(rng.integers(1, 4))):
         place, length = int(rng.integers(size)), int(rng.integers(1, 40))
         match int(rng.integers(7)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import stat
+import struct
 import tarfile
 import zipfile
 from collections import Counter
@@ -17,6 +18,7 @@ from supervised_reptile.errors import DatasetError
 _LARGEST_EXPANSION = 50
 _ALWAYS_ALLOWED = 2**30
 _ENCRYPTED = 1  # bit of a member's flags
+_LARGEST_END = 56 + 20 + 22 + 2**16  # bytes: zip64 end record, its locator, end record, comment
 
 
 def member_names(path: Path) -> tuple[list[PurePosixPath], list[PurePosixPath]]:
@@ -53,9 +55,9 @@ def read_members(
 
     Raises:
         DatasetError: The file is missing or is not a complete zip file (a truncated one has no
-            table of contents, which is at the end), contains an absolute path, a ``..``, a link,
-            an empty or repeated name or an encrypted member, claims a far larger content, or has
-            a member with a wrong checksum.
+            table of contents, which is at the end), lists fewer members than it states, contains
+            an absolute path, a ``..``, a link, an empty or repeated name or an encrypted member,
+            claims a far larger content, or has a member with a wrong checksum.
     """
     with _checked_archive(path) as archive:
         for member in archive.infolist():
@@ -77,6 +79,11 @@ def _checked_archive(path: Path) -> Iterator[zipfile.ZipFile]:
     if not path.is_file():
         raise DatasetError(f"{path} does not exist")
     with reading(path, "zip"), zipfile.ZipFile(path) as archive:
+        promised, found = _promised_members(path), len(archive.infolist())
+        if promised != found:
+            raise DatasetError(
+                f"{path} is damaged: its table of contents lists {found:,} of {promised:,} members"
+            )
         names: Counter[PurePosixPath] = Counter()
         for member in archive.infolist():
             if reason := why_unsafe(member.filename) or _why_refused(member):
@@ -92,6 +99,21 @@ def _checked_archive(path: Path) -> Iterator[zipfile.ZipFile]:
                 f"{path} is refused: its {size:,} bytes would expand to {expanded:,} bytes"
             )
         yield archive
+
+
+def _promised_members(path: Path) -> int:
+    """Return the number of members at the end of a zip file, which ``zipfile`` does not check.
+
+    It is 2 bytes at offset 10 of the end record; from 65,535 on, 8 bytes at offset 32 of the zip64
+    end record (PKWARE's APPNOTE.TXT, 4.3.14 and 4.3.16).
+    """
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _LARGEST_END))
+        end = file.read()
+    (count,) = struct.unpack_from("<H", end, end.rfind(b"PK\5\6") + 10)
+    if count == 0xFFFF and (start := end.rfind(b"PK\6\6")) >= 0:
+        (count,) = struct.unpack_from("<Q", end, start + 32)
+    return count
 
 
 def _why_refused(member: zipfile.ZipInfo) -> str | None:
