@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import sys
 
 import keras
@@ -14,6 +15,7 @@ from helpers import evaluation_tasks, tiny_config, training_tasks, vector_datase
 from supervised_reptile import main as run
 from supervised_reptile import pretrained
 from supervised_reptile.config import Config, RunOptions
+from supervised_reptile.datasets.omniglot_contents import FINGERPRINT
 from supervised_reptile.errors import RunError
 from supervised_reptile.from_config import learner_from_config
 from supervised_reptile.models import omniglot_model
@@ -235,3 +237,12 @@ print(int(model.optimizer.iterations), sum((m > 0).sum() for m in moments))
     config = Config.from_dict(model_facts(name)["training"])
     assert steps == config.meta.meta_iters * config.meta.meta_batch * config.inner.inner_iters
     assert (positive > 0) == (config.inner.inner_optimizer != "sgd")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_facts_name_the_training_data(name):
+    facts = model_facts(name)
+    if facts["training"]["task"]["dataset"] == "omniglot":
+        assert facts["data"]["fingerprint"] == FINGERPRINT
+    assert re.fullmatch("[0-9a-f]{16}", facts["data"]["fingerprint"])
+    assert facts["data"]["description"].startswith(facts["training"]["task"]["dataset"])

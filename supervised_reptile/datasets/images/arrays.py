@@ -16,6 +16,7 @@ from tqdm import tqdm
 from supervised_reptile.datasets.images.decoding import Picture, decode
 from supervised_reptile.datasets.images.sources import Contents, Source
 from supervised_reptile.datasets.images.store import IMAGES, ImageStore, write_description
+from supervised_reptile.datasets.untrusted.guards import files_of
 from supervised_reptile.errors import DatasetError
 
 _PROBLEMS_SHOWN = 5
@@ -41,7 +42,8 @@ def write_arrays(
         DatasetError: A picture is missing, empty or damaged. All are decoded first, and the
             message states the number of failures and the first few.
     """
-    fingerprint = source.fingerprint()  # before reading, so later changes are noticed
+    with files_of(source.root):
+        fingerprint = source.fingerprint()  # before reading, so later changes are noticed
     keys = [(s, c, n) for s, classes in contents.items() for c in classes for n in classes[c]]
     rows = {key: row for row, key in enumerate(keys)}
     problems, path, size = [], folder / IMAGES, store.image_size
@@ -103,7 +105,11 @@ def _decoded(
 
     waiting: collections.deque[tuple[tuple[str, str, str], Future]] = collections.deque()
     sizes: collections.deque[int] = collections.deque()
-    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+    with (
+        files_of(source.root),
+        warnings.catch_warnings(),
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+    ):
         # Pillow warns about large or odd pictures; unreadable ones are errors.
         warnings.simplefilter("ignore")
         for split, class_name, name, picture in source.pictures():

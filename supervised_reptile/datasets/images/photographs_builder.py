@@ -20,6 +20,7 @@ from supervised_reptile.datasets.images.layouts import Pickles
 from supervised_reptile.datasets.images.sources import Source
 from supervised_reptile.datasets.images.store import VERSION, ImageStore, open_arrays, verify
 from supervised_reptile.datasets.untrusted.downloads import fetch, tfds_settings, writing
+from supervised_reptile.datasets.untrusted.guards import files_of
 from supervised_reptile.errors import DatasetError
 
 
@@ -99,7 +100,8 @@ class Photographs(tfds.core.DatasetBuilder, skip_registration=True):  # type: ig
         download_config: tfds.download.DownloadConfig | None = None,
     ) -> None:
         source = self._source or self._downloaded(dl_manager)
-        contents = checked_contents(self._store.name, source)
+        with files_of(source.root):
+            contents = checked_contents(self._store.name, source)
         if self._check:
             self._check({s: [*map(len, part.values())] for s, part in contents.items()})
         write_arrays(
