@@ -166,19 +166,27 @@ def evaluate_each_way(
         NotFiniteError: See :func:`evaluate`.
     """
     examples = dataset.images if examples is None else examples
-    found, classes = [], []
-    with Progress(tasks, f"{split} tasks", "task", mode=progress) as bar:
-        for first in range(0, tasks, tasks_per_call):
-            positions = range(first, min(first + tasks_per_call, tasks))
-            drawn = evaluation_tasks(seed, "evaluation", dataset, split, spec, positions)
+    accuracies = np.zeros((len(transductive), tasks))
+    classes = np.zeros((tasks, spec.classes), np.int32)
+    groups = [range(tasks)[first:][:tasks_per_call] for first in range(0, tasks, tasks_per_call)]
+    workers = learner.workers
+    if workers is not None:
+        groups = groups[workers.number :: workers.count]
+    done: list[int] = []
+    with Progress(sum(map(len, groups)), f"{split} tasks", "task", mode=progress) as bar:
+        for group in groups:
+            drawn = evaluation_tasks(seed, "evaluation", dataset, split, spec, group)
             logits = learner.predict_tasks_each_way(examples, drawn, transductive)
-            found.append([task_accuracies(each, spec.queries) for each in logits])
-            classes.append(_classes_of(drawn, dataset, spec.queries))
-            means = (f"{100 * Accuracy.of(each).mean:.2f} %" for each in _joined(found))
+            accuracies[:, group] = [task_accuracies(each, spec.queries) for each in logits]
+            classes[group] = _classes_of(drawn, dataset, spec.queries)
+            done += group
+            means = (f"{100 * Accuracy.of(each[done]).mean:.2f} %" for each in accuracies)
             bar.say(f"accuracy {' / '.join(means)}")
-            bar.add(len(positions))
-    outcomes = [Outcome(each, np.concatenate(classes), logits.shape[2]) for each in _joined(found)]
-    if any(np.isnan(outcome.accuracies).all() for outcome in outcomes):
+            bar.add(len(group))
+    if workers is not None:
+        accuracies = workers.sum(accuracies).numpy()
+        classes = workers.sum(classes).numpy()
+    if np.isnan(accuracies).all(axis=1).any():
         state = [*learner.model.variables, *learner.inner_optimizer.variables]
         check_variables(state, "the trained state")
         rows = np.unique(drawn.rows())
@@ -188,7 +196,7 @@ def evaluate_each_way(
             f"the predictions of all {tasks} {split} tasks became infinite or not a number in "
             f"{spec.steps} steps of fine-tuning. A smaller --learning_rate may help"
         )
-    return outcomes
+    return [Outcome(each, classes, spec.classes * spec.queries) for each in accuracies]
 
 
 def _classes_of(drawn: EvaluationTasks, dataset: FewShotDataset, per_class: int) -> np.ndarray:
@@ -196,11 +204,6 @@ def _classes_of(drawn: EvaluationTasks, dataset: FewShotDataset, per_class: int)
     queries = drawn.queries[:, ::per_class]  # those of class 0 come first
     ids = np.searchsorted(dataset.class_offsets, queries, side="right") - 1
     return ids.astype(np.int32)
-
-
-def _joined(found: list[list[np.ndarray]]) -> list[np.ndarray]:
-    """Join lists of arrays, one list per call, into one array per setting."""
-    return [np.concatenate(each) for each in zip(*found, strict=True)]
 
 
 def task_accuracies(logits: np.ndarray, queries: int = 1) -> np.ndarray:

@@ -14,6 +14,7 @@ from supervised_reptile.models import miniimagenet_model, omniglot_model
 from supervised_reptile.reptile import FOMAML, MAML, GradientCombination, Reptile
 from supervised_reptile.tasks import TaskSpec
 from supervised_reptile.training import LinearDecay
+from supervised_reptile.workers import Workers
 
 _NETWORKS = {"omniglot": omniglot_model, "miniimagenet": miniimagenet_model}
 _ALGORITHMS = {"reptile": Reptile, "fomaml": FOMAML, "maml": MAML}
@@ -71,16 +72,22 @@ def model_from_config(config: Config, num_classes: int | None = None) -> keras.M
 
 
 def learner_from_config(
-    config: Config, model: keras.Model, *, input_scale: float = 1.0, lanes: int = 2
+    config: Config,
+    model: keras.Model,
+    *,
+    input_scale: float = 1.0,
+    lanes: int = 2,
+    workers: Workers | None = None,
 ) -> MetaLearner:
     """Build the learner that a configuration describes.
 
     Args:
         config: Supplies algorithm, step_weights, inner_optimizer with its constants,
-            reset_optimizer, weight_decay and outer_optimizer.
+            reset_optimizer, weight_decay, outer_optimizer and parallel_tasks.
         model: Keras model, as for :class:`MetaLearner`.
         input_scale: Factor from stored examples to the model's input.
         lanes: Number of evaluation tasks that run in parallel, at least 1.
+        workers: The processes that share the tasks; ``None`` for this process alone.
     """
     inner, meta = config.inner, config.meta
     constants = {
@@ -102,6 +109,8 @@ def learner_from_config(
         reset_optimizer=inner.reset_optimizer,
         input_scale=input_scale,
         lanes=lanes,
+        parallel_tasks=meta.parallel_tasks,
+        workers=workers,
     )
 
 

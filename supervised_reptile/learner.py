@@ -15,6 +15,7 @@ from supervised_reptile.fine_tuning import FineTuning
 from supervised_reptile.inner_loop import InnerLoop
 from supervised_reptile.keras_api.arguments import LossLike, OptimizerLike, loss_of, optimizer_of
 from supervised_reptile.keras_api.copies import copy_of
+from supervised_reptile.lanes import Lanes
 from supervised_reptile.tasks import EvaluationTasks
 
 
@@ -70,9 +71,7 @@ class Learner:
             "reduce_retracing": self.relaxes_shapes and not jit_compile,
             "jit_compile": jit_compile or None,
         }
-        fine_tuning = FineTuning(
-            model, self.inner_loop, lanes=lanes, reset_optimizer=reset_optimizer
-        )
+        fine_tuning = FineTuning(self._lanes(lanes))
         self._evaluate_tasks = tf.function(fine_tuning.predict, **self._how_to_compile)
         self._evaluate_each_step = tf.function(
             fine_tuning.predict_after_each_step, **self._how_to_compile
@@ -174,6 +173,9 @@ class Learner:
         """Print a description of the learner and the Keras summary of its model."""
         print(self)
         self.model.summary(**arguments)
+
+    def _lanes(self, count: int) -> Lanes:
+        return Lanes(self.model, self.inner_loop, count, reset_optimizer=self._reset_optimizer)
 
     def _brought(
         self, examples: np.ndarray | tf.Variable, tasks: Tasks

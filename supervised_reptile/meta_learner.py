@@ -10,13 +10,16 @@ import numpy as np
 import tensorflow as tf
 
 from supervised_reptile.checks import check_outer_optimizer
+from supervised_reptile.inner_loop import InnerLoop
 from supervised_reptile.keras_api.arguments import LossLike, OptimizerLike, optimizer_of
+from supervised_reptile.lanes import Lanes
 from supervised_reptile.learner import Learner
 from supervised_reptile.tasks import TrainingTasks
 
 if TYPE_CHECKING:
     from supervised_reptile.keras_api.fit import FitSettings
     from supervised_reptile.keras_api.task_sources import TaskSource
+    from supervised_reptile.workers import Workers
 
 Weights = Sequence[tf.Tensor]
 """Weights, or a direction in weight space, in the packed layout of ``FastWeights``."""
@@ -39,6 +42,11 @@ class MetaLearner(Learner):
     working copy. The inner optimizer's slots and step count carry over from each task to the next,
     across the whole meta-batch. They are never interpolated, and they are reset only with
     ``reset_optimizer``.
+
+    With ``parallel_tasks`` above 1, as in SimuParallelSGD (paper, Sec. 2), all tasks of a
+    meta-batch start from the same slots and step count, too. Afterwards each slot is the average of
+    the tasks' slots, and the step count is k more. The result does not depend on the number of
+    parallel tasks, as long as it is not 1. The paper's program does not do this.
 
     Tasks are not limited to images or to classification. ``examples`` can be any table of inputs,
     and the labels of the mini-batches can be anything that ``loss`` accepts, e.g. float targets for
@@ -64,6 +72,10 @@ class MetaLearner(Learner):
             task, in training and evaluation, instead of carrying them over (review, Sec. 4.2).
         input_scale: Factor from stored examples to the model's input, e.g. 1/255 for bytes.
         lanes: Number of evaluation tasks that run in parallel, at least 1.
+        parallel_tasks: Number of training tasks that run in parallel, at least 1. Above 1, it is
+            another algorithm, see above.
+        workers: The processes that share the tasks; ``None`` for this process alone. Training
+            then needs ``parallel_tasks`` above 1.
         jit_compile: Whether to compile the meta-iterations and evaluations with XLA. On CPUs this
             is many times faster for small dense networks and slower for the paper's convolutions.
 
@@ -83,6 +95,8 @@ class MetaLearner(Learner):
         reset_optimizer: bool = False,
         input_scale: float = 1.0,
         lanes: int = 2,
+        parallel_tasks: int = 1,
+        workers: Workers | None = None,
         jit_compile: bool = False,
     ) -> None:
         super().__init__(
@@ -100,17 +114,27 @@ class MetaLearner(Learner):
             self.outer_optimizer = optimizer_of(outer_optimizer, "outer_optimizer")
             check_outer_optimizer(self.outer_optimizer)
             self.outer_optimizer.build(model.trainable_variables)
+        if parallel_tasks < 1:
+            raise ValueError(f"parallel_tasks must be at least 1. Received: {parallel_tasks}")
+        self.workers = workers
+        self._parallel: Lanes | None = None
+        if parallel_tasks > 1:
+            here = -(-parallel_tasks // (workers.count if workers else 1))
+            self._parallel = self._lanes(here)
+        self._compiled_sums = tf.function(self._sums, **self._how_to_compile)
+        self._compiled_update = tf.function(self._update, **self._how_to_compile)
         self._compiled_meta_iteration = tf.function(self._meta_iteration, **self._how_to_compile)
         self._compiled_meta_iterations = tf.function(self._meta_iterations, **self._how_to_compile)
 
     # ------------------------------------------------------ what an algorithm defines
 
     def direction(
-        self, phi: Weights, examples: tf.Tensor, task: TrainingTasks
+        self, inner: InnerLoop, phi: Weights, examples: tf.Tensor, task: TrainingTasks
     ) -> tuple[Weights, tf.Tensor]:
         """Compute the direction of one task from φ, inside the compiled meta-iteration.
 
         Args:
+            inner: The inner loop to run.
             phi: φ, packed.
             examples: All stored examples, [num_examples, ...].
             task: One task: rows [steps, batch] and labels [steps, batch, ...], as tensors.
@@ -143,9 +167,14 @@ class MetaLearner(Learner):
             ValueError: The number of inner steps does not suit the learner.
         """
         self._check_steps_of(tasks)
-        examples, tasks = self._brought(examples, tasks)
         # From NumPy: TensorFlow caches a tensor for every new Python float and never frees it.
-        return self._compiled_meta_iteration(examples, tasks, tf.constant(np.float32(meta_step)))
+        epsilon = tf.constant(np.float32(meta_step))
+        if self.workers is None:
+            examples, tasks = self._brought(examples, tasks)
+            return self._compiled_meta_iteration(examples, tasks, epsilon)
+        examples, share = self._brought(examples, self.workers.share_of(tasks))
+        sums, counters = self._compiled_sums(examples, share)
+        return self._compiled_update(self.workers.sum(sums), counters, epsilon)
 
     def train_steps(
         self,
@@ -176,6 +205,8 @@ class MetaLearner(Learner):
                 f"Received: {num_tasks} tasks for {iterations} meta-iterations"
             )
         self._check_steps_of(tasks)
+        if self.workers is not None:
+            raise ValueError("several workers run meta-iterations one by one, by train_step")
         examples, tasks = self._brought(examples, tasks)
         apart = (iterations, num_tasks // iterations)
         tasks = tasks.map(lambda x: tf.reshape(x, (*apart, *x.shape[1:])))
@@ -241,15 +272,17 @@ class MetaLearner(Learner):
         )
 
     def _meta_iteration(self, examples, tasks: TrainingTasks, meta_step):
-        phi = self.inner_loop.fast_weights.pack([v.value for v in self.model.trainable_variables])
-        num_tasks = tf.shape(tasks.steps.indices)[0]
+        if self._parallel is not None:
+            sums, counters = self._sums(examples, tasks)
+            return self._update(sums, counters, meta_step)
+        phi, num_tasks = self._phi(), tf.shape(tasks.steps.indices)[0]
 
         def one_task(i, total_loss, total):
             if self._reset_optimizer:
                 self.inner_loop.fast_weights.reset_optimizer()
             task = tasks.map(lambda x: x[i])
             self.inner_loop.start_task(task.seeds)
-            d, loss = self.direction(phi, examples, task)
+            d, loss = self.direction(self.inner_loop, phi, examples, task)
             return i + 1, total_loss + loss, [t + each for t, each in zip(total, d, strict=True)]
 
         # Sequential, not parallel: the optimizer's slots carry over from one task to the next.
@@ -261,12 +294,60 @@ class MetaLearner(Learner):
         )
         mean = [t / tf.cast(num_tasks, tf.float32) for t in total]
         self._outer_update(phi, mean, meta_step)
-        # A loss that is not summed over its mini-batch counts once per step.
+        return loss / tf.cast(self._num_losses(tasks), tf.float32)
+
+    def _sums(self, examples, tasks: TrainingTasks) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """Run tasks in parallel, and return Σ over them and the counters after one of them.
+
+        The sums are one vector, so that workers exchange it at once: directions, slots, the inner
+        loss, the number of losses in it and the number of tasks.
+        """
+        if self._parallel is None:
+            raise ValueError(
+                "parallel_tasks must be at least 2 with several workers, because with 1 each task "
+                "needs the slots of the task before"
+            )
+        phi = self._phi()
+
+        def one_task(inner: InnerLoop, task: TrainingTasks):
+            d, loss = self.direction(inner, phi, examples, task)
+            return d, inner.fast_weights.optimizer_state(), loss
+
+        state_types = [s.dtype for s in self.inner_loop.fast_weights.optimizer_state()]
+        types = [p.dtype for p in phi], state_types, tf.float32
+        directions, states, losses = self._parallel.map(one_task, tasks, types)
+        added = [*directions, *filter(_is_slot, states), losses]
+        sums = [tf.reshape(tf.reduce_sum(each, axis=0), [-1]) for each in added]
+        counts = tf.stack([self._num_losses(tasks), tf.shape(tasks.steps.indices)[0]])
+        counters = [each[0] for each in states if not _is_slot(each)]
+        return tf.concat([*sums, tf.cast(counts, tf.float32)], axis=0), counters
+
+    def _update(self, sums: tf.Tensor, counters: Weights, meta_step: tf.Tensor) -> tf.Tensor:
+        """Move φ by the mean direction, and set the slots to their means."""
+        fast_weights = self.inner_loop.fast_weights
+        phi, state = self._phi(), fast_weights.optimizer_state()
+        like = [*phi, *filter(_is_slot, state)]
+        *parts, rest = tf.split(sums, [*(each.shape.num_elements() for each in like), 3])
+        loss, num_losses, num_tasks = tf.unstack(rest)
+        means = [
+            tf.reshape(part / num_tasks, each.shape) for part, each in zip(parts, like, strict=True)
+        ]
+        slots, counts = iter(means[len(phi) :]), iter(counters)
+        fast_weights.load_optimizer_state(
+            [next(slots) if _is_slot(each) else next(counts) for each in state]
+        )
+        self._outer_update(phi, means[: len(phi)], meta_step)
+        return loss / num_losses
+
+    def _phi(self) -> Weights:
+        return self.inner_loop.fast_weights.pack([v.value for v in self.model.trainable_variables])
+
+    def _num_losses(self, tasks: TrainingTasks) -> tf.Tensor:
+        """A loss that is not summed over its mini-batch counts once per step."""
         summed = self.loss.reduction == "sum"
-        num_losses = sum(
+        return sum(
             tf.size(part.indices if summed else part.indices[..., 0]) for part in tasks.parts
         )
-        return loss / tf.cast(num_losses, tf.float32)
 
     def _outer_update(self, phi: Weights, direction: Weights, meta_step: tf.Tensor) -> None:
         unpack = self.inner_loop.fast_weights.unpack
@@ -282,6 +363,11 @@ class MetaLearner(Learner):
         alpha = tf.convert_to_tensor(self.inner_optimizer.learning_rate)
         self.outer_optimizer.learning_rate.assign(meta_step)
         self.outer_optimizer.apply(unpack([-d / alpha for d in direction]), variables)
+
+
+def _is_slot(state: tf.Tensor) -> bool:
+    """Whether a part of an optimizer's state is a slot, not a counter such as the step count."""
+    return state.dtype.is_floating
 
 
 def minus(a: Weights, b: Weights) -> list[tf.Tensor]:

@@ -43,6 +43,7 @@ PROGRAMS = {
         "miniimagenet",
         "python run_miniimagenet.py",
     ),
+    "launch": Program("Train or evaluate on several processes of this machine.", "tools.launch"),
     "fetch": Program("Fetch and prepare a data set.", "tools.fetch", script="./fetch_data.sh"),
     "example": Program("Draw an evaluation task and its predictions.", "tools.example_task"),
     "demo": Program("Serve the browser pages: draw and classify; how Reptile moves.", "tools.demo"),

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import keras
 import tensorflow as tf
 
+from supervised_reptile.inner_loop import InnerLoop
 from supervised_reptile.keras_api.arguments import LossLike, OptimizerLike
 from supervised_reptile.meta_learner import MetaLearner, Weights, minus
 from supervised_reptile.tasks import MiniBatches, TrainingTasks
+
+if TYPE_CHECKING:
+    from supervised_reptile.workers import Workers
 
 __all__ = ["FOMAML", "MAML", "GradientCombination", "MetaLearner", "Reptile"]
 
@@ -28,12 +33,12 @@ class Reptile(MetaLearner):
     """
 
     def direction(
-        self, phi: Weights, examples: tf.Tensor, task: TrainingTasks
+        self, inner: InnerLoop, phi: Weights, examples: tf.Tensor, task: TrainingTasks
     ) -> tuple[Weights, tf.Tensor]:
         """φ̃_k − φ."""
-        self.inner_loop.start_from(phi)
-        loss = sum(self.inner_loop.run(examples, batches) for batches in task.parts)
-        return minus(self.inner_loop.weights(), phi), loss
+        inner.start_from(phi)
+        loss = sum(inner.run(examples, batches) for batches in task.parts)
+        return minus(inner.weights(), phi), loss
 
 
 class FOMAML(MetaLearner):
@@ -49,15 +54,15 @@ class FOMAML(MetaLearner):
     """
 
     def direction(
-        self, phi: Weights, examples: tf.Tensor, task: TrainingTasks
+        self, inner: InnerLoop, phi: Weights, examples: tf.Tensor, task: TrainingTasks
     ) -> tuple[Weights, tf.Tensor]:
         """φ̃_k − φ̃_{k−1}."""
         first, last = task.first_and_last()
-        self.inner_loop.start_from(phi)
-        loss = self.inner_loop.run(examples, first)
-        before = self.inner_loop.weights()
-        loss += self.inner_loop.run(examples, last)
-        return minus(self.inner_loop.weights(), before), loss
+        inner.start_from(phi)
+        loss = inner.run(examples, first)
+        before = inner.weights()
+        loss += inner.run(examples, last)
+        return minus(inner.weights(), before), loss
 
 
 class MAML(MetaLearner):
@@ -114,12 +119,12 @@ class MAML(MetaLearner):
             )
 
     def direction(
-        self, phi: Weights, examples: tf.Tensor, task: TrainingTasks
+        self, inner: InnerLoop, phi: Weights, examples: tf.Tensor, task: TrainingTasks
     ) -> tuple[Weights, tf.Tensor]:
         """−α ∇_φ L_k(φ̃_{k−1}(φ))."""
         support, query = task.first_and_last()
         alpha = tf.convert_to_tensor(self.inner_optimizer.learning_rate)
-        inner, losses = self.inner_loop.twice_differentiable(), []
+        inner, losses = inner.twice_differentiable(), []
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(phi)
             weights = phi
@@ -163,6 +168,8 @@ class GradientCombination(MetaLearner):
         reset_optimizer: bool = False,
         input_scale: float = 1.0,
         lanes: int = 2,
+        parallel_tasks: int = 1,
+        workers: Workers | None = None,
         jit_compile: bool = False,
     ) -> None:
         super().__init__(
@@ -174,6 +181,8 @@ class GradientCombination(MetaLearner):
             reset_optimizer=reset_optimizer,
             input_scale=input_scale,
             lanes=lanes,
+            parallel_tasks=parallel_tasks,
+            workers=workers,
             jit_compile=jit_compile,
         )
         self._step_weights = tuple(map(float, step_weights))
@@ -189,14 +198,14 @@ class GradientCombination(MetaLearner):
             )
 
     def direction(
-        self, phi: Weights, examples: tf.Tensor, task: TrainingTasks
+        self, inner: InnerLoop, phi: Weights, examples: tf.Tensor, task: TrainingTasks
     ) -> tuple[Weights, tf.Tensor]:
         """Σ_j w_j (φ̃_j − φ̃_{j−1})."""
-        self.inner_loop.start_from(phi)
+        inner.start_from(phi)
         total, losses, before = [tf.zeros_like(p) for p in phi], [], phi
         for weight, batches in self._runs(task):
-            losses.append(self.inner_loop.run(examples, batches))
-            after = self.inner_loop.weights()
+            losses.append(inner.run(examples, batches))
+            after = inner.weights()
             changes = zip(total, after, before, strict=True)
             total = [t + weight * (a - b) for t, a, b in changes] if weight else total
             before = after

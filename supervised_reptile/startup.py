@@ -35,7 +35,8 @@ def import_tensorflow() -> None:
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":
         importlib.import_module("tensorflow")
         return
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # In a cluster, TensorFlow prints a dozen lines when a worker stops; ours is one.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if "TF_CONFIG" in os.environ else "2")
     sys.stderr.flush()
     terminal = os.dup(2)
     with tempfile.TemporaryFile() as notes:

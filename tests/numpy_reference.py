@@ -4,6 +4,8 @@ A two-layer classifier with hand-written gradients, one Python loop for each lin
 algorithms. Shares no code with the package.
 """
 
+import copy
+
 import numpy as np
 
 
@@ -96,3 +98,22 @@ def meta_iteration(weights, optimizer, examples, tasks, meta_step, algorithm, we
         start = weights if algorithm == "reptile" else before_last
         total = [t + (a - s) for t, a, s in zip(total, net.weights, start, strict=True)]
     return [w + meta_step * t / len(tasks) for w, t in zip(weights, total, strict=True)]
+
+
+def parallel_meta_iteration(
+    weights, optimizer, examples, tasks, meta_step, algorithm, weight_decay=1.0
+):
+    """Like `meta_iteration`, but every task starts from the same slots, which are then averaged."""
+    directions, ends = [], []
+    for task in tasks:
+        own = copy.deepcopy(optimizer)
+        moved = meta_iteration(weights, own, examples, [task], 1.0, algorithm, weight_decay)
+        directions.append([m - w for m, w in zip(moved, weights, strict=True)])
+        ends.append(own)
+    for name, value in vars(ends[0]).items():
+        if isinstance(value, list):
+            slots = [vars(end)[name] for end in ends]
+            value = [sum(each) / len(tasks) for each in zip(*slots, strict=True)]
+        setattr(optimizer, name, value)
+    mean = [sum(each) / len(tasks) for each in zip(*directions, strict=True)]
+    return [w + meta_step * d for w, d in zip(weights, mean, strict=True)]

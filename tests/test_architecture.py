@@ -18,7 +18,7 @@ PACKAGE = Path(supervised_reptile.__file__).parent
 # The rooms of the house, and which rooms each may know. A module is in the room that it is named
 # for here, or else in that of its folder.
 ALGORITHM = ("tasks", "models", "inner_loop", "meta_learner", "reptile", "fine_tuning")
-ALGORITHM += ("evaluation", "training", "learner", "pure_model", "checks")
+ALGORITHM += ("evaluation", "training", "learner", "pure_model", "checks", "lanes", "workers")
 ROOM_OF = dict.fromkeys(ALGORITHM, "algorithm") | {
     "datasets.few_shot": "few_shot",
     "runs.files": "files",
@@ -48,7 +48,7 @@ MAY_KNOW = {
     | {"algorithm"},
     "runs": {"errors", "config", "few_shot", "files", "from_config", "algorithm", "datasets"}
     | {"classifier_start", "pretrained", "finite", "progress"},
-    "main": {"config", "algorithm", "from_config", "runs", "startup"},
+    "main": {"config", "few_shot", "algorithm", "from_config", "runs", "startup"},
     "reproduction": {
         "errors",
         "config",

@@ -64,6 +64,8 @@ def test_one_task_has_no_interval():
 class Stub:
     """A learner whose logits are a function of the task's queries, and who keeps what it saw."""
 
+    workers = None
+
     def __init__(self, logits):
         self._logits = logits
         self.tasks, self.sizes, self.transductive = [], [], set()

@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import dense_model, evaluation_tasks, tiny_config, training_tasks, vector_dataset
-from numpy_reference import Adam, DenseNet, RmsProp, Sgd, inner_steps, meta_iteration
+from numpy_reference import (
+    Adam,
+    DenseNet,
+    RmsProp,
+    Sgd,
+    inner_steps,
+    meta_iteration,
+)
 
 from supervised_reptile.from_config import learner_from_config, meta_step_from_config
 from supervised_reptile.learner import paper_adam

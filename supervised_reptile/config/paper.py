@@ -24,6 +24,7 @@ ORIGINAL_DEFAULTS: dict[str, Any] = {
     "foml_tail": None,
     "step_weights": None,
     "reset_optimizer": False,
+    "parallel_tasks": 1,
     "queries": 1,
     "pretrain": False,
     "freeze": 0,

@@ -171,6 +171,14 @@ class MetaConfig(Checked):
         default=ORIGINAL_DEFAULTS["step_weights"],
     )
 
+    parallel_tasks: int = setting(
+        "Tasks that run at the same time, on all workers together. Above 1, the tasks of an outer"
+        " update start from the same optimizer slots, which are then averaged. With 1, as in the"
+        " paper's program, each task starts from the slots of the task before.",
+        at_least(1),
+        default=ORIGINAL_DEFAULTS["parallel_tasks"],
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.foml_tail is not None:
@@ -279,7 +287,7 @@ class RunOptions(Checked):
             intra if self.intra_op_threads is None else self.intra_op_threads,
             inter if self.inter_op_threads is None else self.inter_op_threads,
         )
-        cores = os.cpu_count() or 1
+        cores = _available_cores()
         return chosen[0] or cores, chosen[1] or cores
 
     def lanes(self, dataset: str) -> int:
@@ -288,3 +296,10 @@ class RunOptions(Checked):
         Each is a separate part of the compiled graph, so many would take long to trace.
         """
         return min(self.threads(dataset)[1], 8)
+
+
+def _available_cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

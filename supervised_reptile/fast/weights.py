@@ -122,6 +122,15 @@ class FastWeights:
         for mine, theirs in zip(self.optimizer.variables, other.optimizer.variables, strict=True):
             mine.value.assign(theirs.value)
 
+    def optimizer_state(self) -> list[tf.Tensor]:
+        """Return slots and step count, without the learning rate."""
+        return [v.value.read_value() for v, _ in self._initial_state]
+
+    def load_optimizer_state(self, values: Sequence[tf.Tensor]) -> None:
+        """Set slots and step count; ``values`` are as :meth:`optimizer_state` returns them."""
+        for (variable, _), value in zip(self._initial_state, values, strict=True):
+            variable.value.assign(value)
+
     def optimizer_for(self, weights: Sequence[keras.Variable]) -> keras.optimizers.Optimizer:
         """Return an optimizer of the same configuration and state, built on a model's weights.
 

@@ -26,7 +26,7 @@ TRAINING_ONLY = frozenset(
     {
         *("train_shots", "inner_batch", "inner_iters", "pretrain", "eval_interval"),
         *("algorithm", "foml_tail", "meta_batch", "meta_iters", "meta_step", "meta_step_final"),
-        *("outer_optimizer", "step_weights"),
+        *("outer_optimizer", "step_weights", "parallel_tasks"),
     }
 )
 """Settings that do not affect the evaluation of a trained network."""

@@ -21,6 +21,7 @@ from supervised_reptile.progress import mode_of
 from supervised_reptile.runs.checkpoints import save_model
 from supervised_reptile.runs.data_identity import data_facts
 from supervised_reptile.runs.files import writing
+from supervised_reptile.runs.following import order_evaluation, order_training
 from supervised_reptile.runs.opening import shipped_network
 from supervised_reptile.runs.record import is_record_of, training_environments, write_record
 from supervised_reptile.runs.trainer import Trainer
@@ -113,6 +114,7 @@ def train(trainer: Trainer, options: RunOptions) -> None:
             progress=options.progress,
         )
         trainer.save()
+    order_training(trainer.learner, trainer.iteration)
     trainer.train()
     save_model(trainer.learner.compiled_model(), trainer.directory / "model.keras")
 
@@ -145,6 +147,7 @@ def evaluate_and_record(
     started, found = time.perf_counter(), {}
     try:
         for split in trainer.dataset.splits:
+            order_evaluation(trainer.learner, first, split, settings)
             found[split] = evaluate_each_way(
                 trainer.learner,
                 trainer.dataset,
