@@ -21,7 +21,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 # The order of the pages; others come after these.
 FIRST = (
     *("data", "runs", "reliability", "own-models", "any-model", "pretrained"),
-    *("faithfulness", "performance", "reproduction"),
+    *("faithfulness", "performance", "scaling", "reproduction"),
 )
 _LINK = re.compile(r"(?<=\]\()[^)\s]+(?=\))")
 _FENCED = re.compile(r"^(```|~~~).*?^\1", re.DOTALL | re.MULTILINE)

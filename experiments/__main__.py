@@ -19,7 +19,7 @@ from supervised_reptile.errors import ConfigError
 
 EXPERIMENTS = (
     *("sine", "gradient-combinations", "overlap", "theory", "manifolds"),
-    *("optimizers", "mixture", "surface", "pretraining", "ablations", "rounding"),
+    *("optimizers", "mixture", "surface", "pretraining", "ablations", "rounding", "paired"),
 )
 """Names of the experiments. Each is a module of this package with a ``run(settings, place)``, whose
 two parameters are of classes with declared settings: their fields are the experiment's flags."""

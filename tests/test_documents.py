@@ -1,6 +1,8 @@
 """The README and docs/: links lead somewhere, and every Python snippet is run by a test."""
 
 import re
+import subprocess
+import sys
 
 import keras
 import pytest
@@ -60,3 +62,10 @@ def test_training_on_a_data_set_of_the_paper(tmp_path, monkeypatch, capsys):
     exec(short, {"sr": sr})
     assert "meta-iteration 0: ε = 1.00, inner loss" in capsys.readouterr().out
     assert (tmp_path / "reptile.keras").exists()
+
+
+def test_the_tables_show_their_records():
+    done = subprocess.run(
+        [sys.executable, "docs/tables.py", "--check"], cwd=PROJECT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

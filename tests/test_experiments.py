@@ -20,6 +20,7 @@ from experiments import (
     mixture,
     optimizers,
     overlap,
+    paired,
     pretraining,
     rounding,
     sine,
@@ -515,3 +516,22 @@ def test_reptile_ends_between_the_manifolds(tmp_path):
     assert scenes["crossing"]["mean_squared_distance"] < 1e-3
     assert len(read(tmp_path, "paths.csv")) == 2 * 201
     assert has_figure(tmp_path, "manifolds")
+
+
+@pytest.mark.slow
+def test_paired(toy_data, place, tmp_path):
+    settings = paired.Settings(
+        seeds=(0, 1), dataset="glyphs", meta_iters=4, eval_samples=6, variants=(1, 4)
+    )
+    paired.run(settings, place)
+    rows = read(tmp_path / "r", "results.json")["variants"]
+    assert [row["variant"] for row in rows] == [
+        paired.PUBLISHED,
+        "parallel tasks",
+        "parallel tasks, meta-batch 10",
+    ]
+    assert rows[0]["difference"] == rows[0]["interval95_tasks"] == 0
+    assert rows[1]["difference"] == pytest.approx(
+        rows[1]["test_accuracy"] - rows[0]["test_accuracy"]
+    )
+    assert has_figure(tmp_path / "r", "paired")

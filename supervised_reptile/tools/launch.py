@@ -66,17 +66,15 @@ def _run(program: Sequence[str], count: int) -> int:
     kind = [program[0]] if program[0].endswith(".py") else ["-m", "supervised_reptile", program[0]]
     command = [sys.executable, *kind, *program[1:]]
     workers: list[subprocess.Popen] = []
-    addresses, cores = _free_addresses(count), _shares_of_the_cores(count)
+    environments, cores = cluster_environments(count), _shares_of_the_cores(count)
     with contextlib.ExitStack() as files:
         outputs: list[IO[str] | None] = [None]
         outputs += [files.enter_context(tempfile.TemporaryFile("w+")) for _ in range(count - 1)]
         try:
             for number, output in enumerate(outputs):
-                task = {"type": "worker", "index": number}
-                cluster = {"cluster": {"worker": addresses}, "task": task}
                 worker = subprocess.Popen(
                     command,
-                    env=os.environ | {"TF_CONFIG": json.dumps(cluster)},
+                    env=os.environ | environments[number],
                     stdout=output,
                     stderr=output,
                     start_new_session=number > 0,  # Ctrl-C reaches the chief alone
@@ -115,13 +113,16 @@ def _wait(workers: Sequence[subprocess.Popen], outputs: Sequence[IO[str] | None]
                 chief.terminate()
 
 
-def _free_addresses(count: int) -> list[str]:
-    """Return addresses of free ports of this machine."""
+def cluster_environments(count: int) -> list[dict[str, str]]:
+    """Return ``TF_CONFIG`` for each of some workers on free ports of this machine."""
     with contextlib.ExitStack() as sockets:
         opened = [sockets.enter_context(socket.socket()) for _ in range(count)]
         for each in opened:
             each.bind(("127.0.0.1", 0))
-        return [f"127.0.0.1:{each.getsockname()[1]}" for each in opened]
+        addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in opened]
+    tasks = [{"type": "worker", "index": number} for number in range(count)]
+    cluster = {"worker": addresses}
+    return [{"TF_CONFIG": json.dumps({"cluster": cluster, "task": task})} for task in tasks]
 
 
 def _shares_of_the_cores(count: int) -> list[list[int]]:

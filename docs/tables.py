@@ -1,0 +1,108 @@
+"""Write the tables of the documentation from the records in results/.
+
+    python docs/tables.py          writes them
+    python docs/tables.py --check  ends with an error if a page differs
+
+A table stands between the lines "<!-- table: NAME -->" and "<!-- /table -->" of a page.
+"""
+
+import json
+import math
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).resolve().parents[1]
+RESULTS = PROJECT / "results"
+_TABLE = re.compile(r"(<!-- table: (.+?) -->\n).*?(<!-- /table -->)", re.DOTALL)
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[object]], numbers: int) -> str:
+    """Return a table in Markdown whose last ``numbers`` columns are aligned to the right."""
+    marks = ["---"] * (len(heads) - numbers) + ["---:"] * numbers
+    lines = [" | ".join(map(str, row)) for row in (heads, marks, *rows)]
+    return "".join(f"| {line} |\n" for line in lines)
+
+
+def _record(path: str) -> Any:
+    return json.loads((RESULTS / path).read_text(encoding="utf-8"))
+
+
+def paired() -> str:
+    """Differences from the published configuration: docs/scaling.md."""
+    rows = [
+        (
+            row["variant"],
+            f"{row['test_accuracy']:.2f}",
+            f"{row['difference']:+.2f} ± {row['interval95_tasks']:.2f}",
+            f"± {row['interval95_seeds']:.2f}",
+            f"{row['lowest_seed']:+.2f} to {row['highest_seed']:+.2f}",
+        )
+        for row in _record("experiments/paired/results.json")["variants"][1:]
+    ]
+    published = _record("experiments/paired/results.json")["variants"][0]
+    first = ("the chain", f"{published['test_accuracy']:.2f}", "", "", "")
+    heads = ("", "accuracy", "difference (tasks)", "(seeds)", "seeds from … to")
+    return table(heads, [first, *rows], 4)
+
+
+def scaling(phase: str) -> str:
+    """Speed of parallel tasks and workers: docs/scaling.md."""
+    rows = [
+        (name, f"{row['ratio_to_chain']:.2f}", f"{row['lowest']:.2f} to {row['highest']:.2f}")
+        for name, row in _record("benchmarks/scaling.json")["phases"][phase].items()
+    ]
+    return table(("", "speed (the chain: 1)", "lowest to highest round"), rows, 2)
+
+
+def scaling_on_paper(bytes_per_second: float = 1e9 / 8, latency: float = 1e-4) -> str:
+    """The efficiency of workers by the formula of docs/scaling.md."""
+    from benchmarks.workloads import WORKLOADS
+
+    report = _record("benchmarks/scaling.json")
+    workload = WORKLOADS[report["row"]]
+    size = 4 * 3 * sum(map(math.prod, workload.network.weight_shapes))  # weights and two slots
+    separate = report["phases"]["train"]["two trainings, one thread each"]["per_second"] / 2
+    task = 1 / (separate * workload.config.meta.meta_batch)
+    rows = []
+    for workers in (1, 2, 4, 8, 16, 32, 64):
+        total = 2 * (workers - 1) * (size / workers / bytes_per_second + latency)
+        one, four = (n * task / (n * task + total) for n in (1, 4))
+        rows.append((workers, f"{1000 * total:.1f} ms", f"{one:.0%}", f"{four:.0%}"))
+    heads = ("workers", "sum", f"a task each ({1000 * task:.0f} ms)", "four tasks each")
+    return table(heads, rows, 4)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "paired": paired,
+    "scaling in training": lambda: scaling("train"),
+    "scaling in evaluation": lambda: scaling("evaluate"),
+    "scaling on paper": scaling_on_paper,
+}
+"""Function that returns each table."""
+
+
+def pages() -> Iterator[tuple[Path, str, str]]:
+    """Yield path, present text and right text of each page with tables."""
+    for path in sorted((PROJECT / "docs").glob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        right = _TABLE.sub(lambda match: match[1] + TABLES[match[2]]() + match[3], text)
+        if _TABLE.search(text):
+            yield path, text, right
+
+
+def main() -> int:
+    """Run the command line; returns the exit code."""
+    sys.path.insert(0, str(PROJECT))
+    stale = [(path, right) for path, text, right in pages() if text != right]
+    for path, right in stale:
+        print(f"{path.relative_to(PROJECT)} does not show its records")
+        if "--check" not in sys.argv:
+            path.write_text(right, encoding="utf-8")
+    return int(bool(stale) and "--check" in sys.argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
