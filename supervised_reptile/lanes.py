@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -16,7 +17,7 @@ class Lanes:
     """Run a function of each task, from the current φ, slots and step count.
 
     The learner's variables are only read, so tasks do not affect each other, and the results do not
-    depend on the number of lanes.
+    depend on the number of lanes. With several GPUs, the lanes take turns on them.
 
     Args:
         model: Keras model that holds φ.
@@ -30,7 +31,12 @@ class Lanes:
     ) -> None:
         self._model = model
         self._trained = trained
-        self._lanes = [trained.twin() for _ in range(count)]
+        devices = _devices()
+        self._devices = [devices[n % len(devices)] for n in range(count)]
+        self._lanes = []
+        for device in self._devices:
+            with _on(device):
+                self._lanes.append(trained.twin())
         self._reset_optimizer = reset_optimizer
 
     def map(
@@ -70,7 +76,20 @@ class Lanes:
         # lanes in parallel.
         numbers = tf.range(tf.shape(tasks.steps.indices)[0])
         lanes = [numbers[n::stride] for n in range(stride)]
-        results = [run_lane(*lane) for lane in zip(self._lanes, lanes, strict=True)]
+        results = []
+        for device, *lane in zip(self._devices, self._lanes, lanes, strict=True):
+            with _on(device):
+                results.append(run_lane(*lane))
         if stride == 1:
             return results[0]
         return tf.nest.map_structure(lambda *parts: tf.dynamic_stitch(lanes, parts), *results)
+
+
+def _on(device: str | None) -> contextlib.AbstractContextManager:
+    return tf.device(device) if device else contextlib.nullcontext()
+
+
+def _devices() -> Sequence[str | None]:
+    """Return the GPUs if there are several; else TensorFlow chooses."""
+    gpus = [device.name for device in tf.config.list_logical_devices("GPU")]
+    return gpus if len(gpus) > 1 else [None]

@@ -1,5 +1,9 @@
 """Tasks in parallel: each from the same slots, which are then averaged."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -175,3 +179,32 @@ def test_many_meta_iterations_in_one_call():
 def test_at_least_one():
     with pytest.raises(ValueError, match=r"parallel_tasks must be at least 1\. Received: 0"):
         Reptile(dense_model(), parallel_tasks=0)
+
+
+def test_lanes_on_several_devices():
+    """Two virtual CPUs stand for two GPUs: same numbers, and work on both."""
+    code = """
+import numpy as np, tensorflow as tf
+cpu, = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from supervised_reptile import lanes
+from helpers import dense_model
+from test_parallel_tasks import train
+from supervised_reptile.reptile import Reptile
+expected, _ = train(Reptile(dense_model(), parallel_tasks=4, lanes=2), meta_batch=5)
+lanes._devices = lambda: ["CPU:0", "CPU:1"]
+learner = Reptile(dense_model(), parallel_tasks=4, lanes=2)
+found, _ = train(learner, meta_batch=5)
+for a, b in zip(found, expected, strict=True):
+    np.testing.assert_array_equal(a, b)
+places = {each.fast_weights.variables[0].value.device[-5:] for each in learner._parallel._lanes}
+assert places == {"CPU:0", "CPU:1"}, places
+print("ok")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "ok\n", done.stderr[-2000:]
