@@ -33,8 +33,8 @@ test("the measurements of Omniglot", () => {
   const found = JSON.parse(read("bench/omniglot.json")) as Record<string, Record<string, number>>;
   const rows: [string, string, number][] = [
     ["longest side", "longest side of the box around the ink, of the canvas", 2],
-    ["horizontal centre", "centre of that box, horizontal", 2],
-    ["vertical centre", "centre of that box, vertical", 2],
+    ["horizontal center", "center of that box, horizontal", 2],
+    ["vertical center", "center of that box, vertical", 2],
     ["pen width", "width of the pen, pixels", 1],
     ["ink", "share of ink at 28×28", 3],
   ];
