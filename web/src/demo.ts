@@ -2,7 +2,8 @@
 
 import { Cell, paintStrokes } from "./cell";
 import recorded from "./drawings.json";
-import type { ModelDescription } from "./model";
+import hands from "./hands.json";
+import type { ModelDescription, RunRecord } from "./model";
 import { copyLink, decodeDrawings, encodeDrawings, font, savePicture, sharedState } from "./share";
 import type { Drawing } from "./strokes";
 import type { Answer, Request } from "./worker";
@@ -119,8 +120,7 @@ function show(probabilities: Float64Array | null, milliseconds: number | null): 
 function showCard({ record, inner_steps }: ModelDescription): void {
   element("steps").textContent = `${inner_steps}`;
   const { task, seed } = record.config;
-  const accuracy = (split: string) => {
-    const value = record.accuracy[split];
+  const accuracy = (value: RunRecord["accuracy"][string] | undefined) => {
     if (!value) return "not measured";
     const { mean, interval95, tasks } = value;
     const interval = interval95 === null ? "" : ` ± ${(100 * interval95).toFixed(1)}`;
@@ -130,8 +130,9 @@ function showCard({ record, inner_steps }: ModelDescription): void {
     ["Task", `${task.shots}-shot ${task.classes}-way, ${inner_steps} Adam steps, not transductive`],
     ["Data", `${task.dataset === "omniglot" ? "Omniglot" : task.dataset}, split by seed ${seed}`],
     ["Reptile meta-iterations", record.iterations.toLocaleString("en")],
-    ["Accuracy, characters never seen", accuracy("test")],
-    ["Accuracy, training characters", accuracy("train")],
+    ["Accuracy, characters never seen", accuracy(record.accuracy.test)],
+    ["Accuracy, training characters", accuracy(record.accuracy.train)],
+    ["Accuracy, drawings like the examples, varied by code as by several hands", accuracy(hands)],
   ];
   for (const [term, detail] of rows) {
     const row = document.createElement("div");

@@ -2,6 +2,7 @@
 
 import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
+import hands from "../src/hands.json";
 import { description } from "./support/exported";
 
 const read = (name: string) => readFileSync(new URL(`../${name}`, import.meta.url), "utf8");
@@ -59,6 +60,7 @@ test("the model card", () => {
     `- 3-way 1-shot on Omniglot, ${model.filters} filters, split by seed ${seed}; trained with ${task.train_shots} examples per class.`,
     `- ${record.iterations.toLocaleString("en")} Reptile meta-iterations, meta step 1 → 0.`,
     `- Accuracy after ${inner_steps} Adam steps, without transduction, ± 95 % interval over tasks: test characters ${accuracy("test")}, training characters ${accuracy("train")}.`,
+    `- Accuracy on the drawings in ${hands.hands} synthetic hands, by \`npm run hands\`: ${(100 * hands.mean).toFixed(1)} ± ${(100 * hands.interval95).toFixed(1)} % (${hands.tasks} tasks, ${hands.queries} queries).`,
   ];
   expect(readme).toContain(lines.join("\n"));
 });
