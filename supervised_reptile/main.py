@@ -5,6 +5,7 @@ from __future__ import annotations
 from supervised_reptile.config import Config, RunOptions
 from supervised_reptile.evaluation import Accuracy
 from supervised_reptile.from_config import learner_from_config, model_from_config
+from supervised_reptile.runs.callbacks import load_callbacks
 from supervised_reptile.runs.checkpoints import RunDirectory
 from supervised_reptile.runs.opening import finished_result, open_directory
 from supervised_reptile.runs.stages import (
@@ -51,7 +52,9 @@ def run(config: Config, options: RunOptions) -> dict[str, Accuracy]:
     else:
         train(trainer, options)
     path = record_path(trainer, options)
+    trainer.calls.test_begin()
     (accuracies,) = evaluate_and_record(trainer, [(config, path)], options, trained_with)
+    trainer.calls.test_end({split: accuracy.mean for split, accuracy in accuracies.items()})
     return accuracies
 
 
@@ -66,13 +69,15 @@ def open_run(config: Config, options: RunOptions, directory: RunDirectory | None
     Raises:
         RunError: The directory of checkpoints cannot be used.
         DatasetNotFoundError: The data set is missing.
-        ConfigError: The data set is too small for the task.
+        ConfigError: The data set is too small for the task, or ``options.callbacks`` cannot be
+            loaded.
     """
     directory = directory or open_directory(config, options)
     set_threads(*options.threads(config.task.dataset))
+    callbacks = load_callbacks(options.callbacks)
     dataset = load_data(config, options)
     model = model_from_config(config)
     learner = learner_from_config(
         config, model, input_scale=dataset.pixel_scale, lanes=options.lanes(config.task.dataset)
     )
-    return Trainer(learner, dataset, config, options, directory)
+    return Trainer(learner, dataset, config, options, directory, callbacks)
