@@ -20,7 +20,16 @@ from site_docstrings import public_objects
 PROJECT = Path(__file__).resolve().parents[1]
 # The order of the pages; others come after these.
 FIRST = (
-    *("data", "runs", "reliability", "own-models", "any-model", "pretrained", "formats"),
+    *(
+        "data",
+        "runs",
+        "reliability",
+        "own-models",
+        "any-model",
+        "pretrained",
+        "formats",
+        "platforms",
+    ),
     *("faithfulness", "performance", "reproduction"),
 )
 _LINK = re.compile(r"(?<=\]\()[^)\s]+(?=\))")
