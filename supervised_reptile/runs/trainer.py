@@ -27,6 +27,7 @@ from supervised_reptile.meta_learner import MetaLearner
 from supervised_reptile.progress import Progress, mode_of
 from supervised_reptile.runs.callbacks import CallbackCalls
 from supervised_reptile.runs.checkpoints import RunDirectory
+from supervised_reptile.runs.curve_figure import CurveFigure
 from supervised_reptile.runs.data_identity import check_same_data
 from supervised_reptile.runs.learning_curve import LearningCurve, log_settings
 from supervised_reptile.runs.opening import check_evaluable
@@ -201,6 +202,7 @@ class Trainer:
             log_settings(self.directory, self.config)
         mode = mode_of(self._options.progress)
         splits = tuple(self.dataset.splits)
+        figure = CurveFigure(self.directory, self.config)
         with (
             LearningCurve(self.directory, splits, self.iteration, interval) as curve,
             self._signals_as_requests(),
@@ -223,6 +225,7 @@ class Trainer:
                 if point is not None:
                     curve.add(iteration, self.seconds, **point)
                     bar.say(curve.running_accuracies())
+                    figure.draw_if_due()
                 bar.add()
                 if (iteration + 1) % self._options.checkpoint_interval == 0:
                     self.save()
