@@ -125,6 +125,16 @@ test("the fine-tuned logits are those of the Python package", async () => {
   expect(difference).toBeLessThan(1e-3);
 });
 
+test("once loaded, the page works without a network", async () => {
+  const page = await open();
+  await context.setOffline(true);
+  for (const cell of [1, 2, 3, 4]) await button(page, cell, "Example").click();
+  expect((await probabilities(page)).reduce((a, b) => a + b)).toBeCloseTo(100, 0);
+  const saved = page.waitForEvent("download");
+  await page.getByRole("button", { name: "Save a picture" }).click();
+  expect((await saved).suggestedFilename()).toMatch(/\.png$/);
+});
+
 test("probabilities follow the pen while the fourth is being drawn", async () => {
   const page = await open();
   for (const cell of [1, 2, 3]) await button(page, cell, "Example").click();

@@ -160,6 +160,14 @@ test("a picture can be saved, and each algorithm says what it does", async () =>
   expect(new Set(rules).size).toBe(ALGORITHMS.length);
 });
 
+test("once loaded, the figure works without a network", async () => {
+  const page = await open();
+  const before = await facts(page, 0);
+  await context.setOffline(true);
+  await page.getByRole("button", { name: "One step" }).click();
+  expect(await facts(page, 0)).not.toEqual(before);
+});
+
 test("nothing overflows on a telephone", async () => {
   const page = await open(360, 740);
   const overflow = await page.evaluate(

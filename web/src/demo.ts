@@ -132,7 +132,7 @@ function showCard({ record, inner_steps }: ModelDescription): void {
     ["Reptile meta-iterations", record.iterations.toLocaleString("en")],
     ["Accuracy, characters never seen", accuracy(record.accuracy.test)],
     ["Accuracy, training characters", accuracy(record.accuracy.train)],
-    ["Accuracy, drawings like the examples, varied by code as by several hands", accuracy(hands)],
+    ["Accuracy, synthetic hands: the example drawings, varied by code", accuracy(hands)],
   ];
   for (const [term, detail] of rows) {
     const row = document.createElement("div");
