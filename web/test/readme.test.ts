@@ -48,6 +48,18 @@ test("the measurements of Omniglot", () => {
   }
 });
 
+test("the choice of the network, which is the better one on held-out characters", () => {
+  const found = JSON.parse(read("bench/choose.json")) as Record<string, number>[];
+  const rows = found.map((each) => {
+    const [mean, interval] = [each.mean, each.interval95].map((v) => (100 * (v ?? 0)).toFixed(1));
+    const cells = [each.inner_batch, each.inner_iters, each.meta_iters, `${mean} ± ${interval} %`];
+    return `| ${cells.join(" | ")} |`;
+  });
+  expect(readme).toContain(`|---|---|---|---|\n${rows.join("\n")}\n`);
+  const best = found.reduce((a, b) => ((a.mean ?? 0) > (b.mean ?? 0) ? a : b));
+  expect(description.record.config).toMatchObject({ inner: { inner_batch: best.inner_batch } });
+});
+
 test("the model card", () => {
   const { record, inner_steps } = description;
   const accuracy = (split: string) => {
