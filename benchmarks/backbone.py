@@ -1,4 +1,4 @@
-"""A frozen backbone with a new head: inner steps next to Keras' ``train_on_batch``.
+"""A frozen backbone with a new head: inner steps next to Keras' train_on_batch.
 
     python -m benchmarks.backbone
 
@@ -8,14 +8,26 @@ Processor seconds per step, in turn; the medians and ratios go to results/benchm
 import json
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
+from supervised_reptile.config.command_line import run_program
 from supervised_reptile.startup import import_tensorflow
 
 BATCH, STEPS, ROUNDS = 10, 20, 12
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line.
+
+    Args:
+        argv: The program's name and its arguments; ``sys.argv`` by default.
+    """
+    run_program(_measure, {}, argv, __doc__)
+
+
+def _measure() -> None:
     """Measure, print and write."""
     import_tensorflow()
     import keras

@@ -1,6 +1,6 @@
 """What is timed: the paper's configurations, random images of their shape, and their FLOP.
 
-Nothing here needs TensorFlow or PyTorch, so every process of the benchmark can import it.
+Importing this needs neither TensorFlow nor PyTorch, so every process of the benchmark can do it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import numpy as np
 from supervised_reptile.config import Config, RunOptions, paper_config
 from supervised_reptile.config.paper import DATASETS
 from supervised_reptile.datasets.few_shot import FewShotDataset
-from supervised_reptile.from_config import evaluation_spec, training_spec
 from supervised_reptile.tasks import (
     EvaluationTasks,
     TrainingTasks,
@@ -164,11 +163,15 @@ class Workload:
 
     def training_tasks(self, dataset: FewShotDataset, iteration: int) -> TrainingTasks:
         """Draws the tasks of a meta-iteration, as ``training.Trainer`` does."""
+        from supervised_reptile.from_config import training_spec  # imports Keras
+
         rng = random_stream(self.config.seed, "training", iteration)
         return training_tasks(rng, dataset, training_spec(self.config), self.config.meta.meta_batch)
 
     def evaluation_tasks(self, dataset: FewShotDataset, first: int, count: int) -> EvaluationTasks:
         """Draws evaluation tasks of the test classes, as ``evaluation.evaluate`` does."""
+        from supervised_reptile.from_config import evaluation_spec
+
         positions = range(first, first + count)
         return evaluation_tasks(
             self.config.seed, "evaluation", dataset, "test", evaluation_spec(self.config), positions

@@ -20,8 +20,8 @@ from site_docstrings import public_objects
 PROJECT = Path(__file__).resolve().parents[1]
 # The order of the pages; others come after these.
 FIRST = (
-    *("data", "runs", "reliability", "own-models", "any-model", "pretrained"),
-    *("faithfulness", "performance", "scaling", "reproduction"),
+    *("data", "runs", "reliability", "own-models", "any-model", "pretrained", "formats"),
+    *("platforms", "faithfulness", "performance", "scaling", "reproduction"),
 )
 _LINK = re.compile(r"(?<=\]\()[^)\s]+(?=\))")
 _FENCED = re.compile(r"^(```|~~~).*?^\1", re.DOTALL | re.MULTILINE)

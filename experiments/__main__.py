@@ -9,6 +9,7 @@ import dataclasses
 import importlib
 import inspect
 import sys
+import textwrap
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, NoReturn
@@ -66,8 +67,11 @@ def flags_of(kind: type[Checked]) -> dict[str, Flag]:
 
 def overview() -> str:
     """Return how the command is used, and a line for each experiment."""
-    lines = [(name, find_experiment(name).__doc__.partition("\n")[0]) for name in EXPERIMENTS]
-    return __doc__ + "\n" + "\n".join(f"  {name:<22} {line}" for name, line in lines)
+    lines = [__doc__]
+    for name in EXPERIMENTS:
+        summary = find_experiment(name).__doc__.partition("\n")[0]
+        lines += textwrap.wrap(f"  {name:<22} {summary}", 96, subsequent_indent=" " * 25)
+    return "\n".join(lines)
 
 
 def main(argv: Sequence[str]) -> NoReturn:

@@ -7,6 +7,7 @@ from supervised_reptile.datasets.few_shot import FewShotDataset
 from supervised_reptile.evaluation import Accuracy
 from supervised_reptile.from_config import learner_from_config, model_from_config
 from supervised_reptile.meta_learner import MetaLearner
+from supervised_reptile.runs.callbacks import load_callbacks
 from supervised_reptile.runs.checkpoints import RunDirectory
 from supervised_reptile.runs.data_identity import identity_of
 from supervised_reptile.runs.following import (
@@ -86,7 +87,9 @@ def _run(
     else:
         train(trainer, options)
     path = record_path(trainer, options)
+    trainer.calls.test_begin()
     (accuracies,) = evaluate_and_record(trainer, [(config, path)], options, trained_with)
+    trainer.calls.test_end({split: accuracy.mean for split, accuracy in accuracies.items()})
     return accuracies
 
 
@@ -107,14 +110,17 @@ def open_run(
     Raises:
         RunError: The directory of checkpoints cannot be used.
         DatasetNotFoundError: The data set is missing.
-        ConfigError: The data set is too small for the task.
+        ConfigError: The data set is too small for the task, or ``options.callbacks`` cannot be
+            loaded.
     """
     directory = directory or open_directory(config, options)
     if workers is None:
         set_threads(*options.threads(config.task.dataset))
-    else:
+    callbacks = load_callbacks(options.callbacks)
+    if workers is not None:
         order_start(workers)
-    return Trainer(*_load(config, options, workers), config, options, directory)
+    learner, dataset = _load(config, options, workers)
+    return Trainer(learner, dataset, config, options, directory, callbacks)
 
 
 def _load(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from supervised_reptile.datasets.few_shot import FewShotDataset
 from supervised_reptile.meta_learner import MetaLearner
@@ -37,7 +37,7 @@ def meta_train(
     dataset: FewShotDataset,
     spec: TaskSpec,
     *,
-    iterations: range,
+    iterations: Iterable[int],
     meta_batch: int = 5,
     meta_step: Callable[[int], float],
     seed: int = 0,

@@ -252,6 +252,45 @@ finally:
     assert "``" not in done.stdout and "Default: ." not in done.stdout
 
 
+CHECKOUT_PROGRAMS = ["benchmarks.run", "benchmarks.profile", "benchmarks.memory"]
+CHECKOUT_PROGRAMS += ["benchmarks.backbone", "experiments", "tests.campaign"]
+
+
+@pytest.mark.parametrize("module", CHECKOUT_PROGRAMS)
+def test_help_of_the_checkouts_programs_comes_without_tensorflow(module):
+    code = f"""
+import runpy, sys
+sys.argv = [{module!r}, "--help"]
+try:
+    runpy.run_module({module!r}, run_name="__main__")
+finally:
+    assert not {{"tensorflow", "keras"}} & set(sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=PROJECT,
+        env=os.environ | {"PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"python -m {module}" in done.stdout and "``" not in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("module", CHECKOUT_PROGRAMS)
+def test_the_checkouts_programs_answer_as_all_others_do(module):
+    def answer(flag):
+        command = [sys.executable, "-m", module, flag]
+        done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+        return done.returncode, done.stdout, done.stderr
+
+    assert answer("--version") == answer("-v") == (0, VERSION, "")
+    code, out, error = answer("--bogus=1")
+    assert (code, out, error.count("\n")) == (2, "", 1)
+    assert error.endswith("error: Unknown command line flag 'bogus'\n")
+
+
 @pytest.mark.parametrize(
     ("script", "name"),
     [

@@ -455,6 +455,8 @@ def test_run_options(monkeypatch):
         ("intra_op_threads", -1, "must be at least 0"),
         ("inter_op_threads", -1, "must be at least 0"),
         ("resume", None, "must be true or false"),
+        ("callbacks", "f", "must be module:factory, or several of them separated by commas"),
+        ("callbacks", "m:f,", "must be module:factory, or several of them separated by commas"),
     ):
         with pytest.raises(ConfigError) as caught:
             RunOptions(**{name: value})

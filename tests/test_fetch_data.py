@@ -17,6 +17,7 @@ from PIL import Image
 
 from supervised_reptile.datasets import DatasetError, load_dataset, omniglot
 from supervised_reptile.datasets.omniglot_contents import ARCHIVES, Archive, tree_files
+from supervised_reptile.datasets.untrusted.guards import why
 from supervised_reptile.tools import fetch as prepare
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -404,6 +405,21 @@ def test_not_on_the_server(server: Server, tmp_path: Path) -> None:
     expected = describe(server.folder)
     (server.folder / "images_background.zip").unlink()
     assert_refused("HTTP code: 404", tmp_path / "data", url=server.url, archives=expected)
+
+
+def test_without_a_network_the_message_is_whole(tmp_path: Path) -> None:
+    url = "http://127.0.0.1:9"
+    with pytest.raises(DatasetError) as caught:
+        omniglot.prepare(tmp_path / "data", url=url, progress=False)
+    assert str(caught.value) == (
+        f"{url}/images_background.zip could not be downloaded; if you have the archives, "
+        "use --from (no connection to 127.0.0.1)"
+    )
+
+
+def test_a_long_reason_is_cut_between_words() -> None:
+    assert why(OSError("word " * 40)) == "word " * 31 + "word …"
+    assert why(OSError("short")) == "short" and why(OSError()) == "OSError"
 
 
 def test_url_must_be_http(tmp_path: Path) -> None:

@@ -350,9 +350,9 @@ def test_run_options_are_flags():
     line = (
         "--checkpoint c --pretrained --no-resume --data-dir d --checkpoint-interval 7"
         " --eval-tasks-per-batch 8 --intra-op-threads 2 --inter-op-threads 3 --no-progress"
-        " --pretraining-dir p --verify-data"
+        " --pretraining-dir p --verify-data --callbacks m:f,n:g"
     )
-    options = RunOptions("c", True, False, "d", 7, 8, 2, 3, False, "p", True)
+    options = RunOptions("c", True, False, "d", 7, 8, 2, 3, False, "p", True, "m:f,n:g")
     assert options_from_flags(parsed(line)) == options
 
 

@@ -18,11 +18,11 @@ from supervised_reptile.config import RunOptions
 from supervised_reptile.errors import RunError
 from supervised_reptile.reproduction import program, published
 from supervised_reptile.reproduction import row as reproduction
-from supervised_reptile.reproduction.figures import learning_curve_figure
 from supervised_reptile.reproduction.published import Cell, Row
 from supervised_reptile.reproduction.report import headline_table
 from supervised_reptile.runs import stages
 from supervised_reptile.runs.checkpoints import RunDirectory
+from supervised_reptile.runs.curve_figure import learning_curve_figure
 from supervised_reptile.runs.learning_curve import read_curve
 
 PROJECT = Path(__file__).resolve().parents[1]

@@ -324,7 +324,15 @@ def test_a_run_leaves_model_record_and_curves(run_here, tmp_path):
     config = tiny_config()
     accuracies, output = run_here(config)
     run = tmp_path / "run"
-    expected = {"config.json", "curve.csv", "model.keras", "results.json", "train", "test"}
+    expected = {
+        "config.json",
+        "curve.csv",
+        "curve.png",
+        "model.keras",
+        "results.json",
+        "train",
+        "test",
+    }
     assert expected <= {path.name for path in run.iterdir()}
     record = json.loads((run / "results.json").read_text())
     assert Config.from_dict(record["config"]) == config.replace(filters=4)

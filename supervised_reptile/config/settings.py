@@ -7,6 +7,7 @@ First-Order Meta-Learning Algorithms", Nichol, Achiam and Schulman, 2018). The v
 """
 
 import os
+import re
 
 from supervised_reptile.config.declaration import (
     DIRECTORY,
@@ -39,6 +40,7 @@ INNER_OPTIMIZERS = ("sgd", "adam", "rmsprop")
 OUTER_OPTIMIZERS = ("interpolation", *KERAS_OPTIMIZERS)
 RESIZE_FILTERS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 """Pillow's filters, by its own names."""
+_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 @settings("Task")
@@ -278,6 +280,15 @@ class RunOptions(Checked):
         "Check every byte of prepared photographs before the run, even if nothing indicates that"
         " they have changed.",
         default=False,
+    )
+    callbacks: str = setting(
+        "Keras callbacks that watch the run, such as keras.callbacks:TerminateOnNaN: a function"
+        " without arguments, or a class, in a module that is installed or in the current folder.",
+        Rule(
+            "must be module:factory, or several of them separated by commas",
+            lambda value: not value or all(map(_FACTORY.fullmatch, value.split(","))),
+        ),
+        default="",
     )
 
     def threads(self, dataset: str) -> tuple[int, int]:

@@ -1,59 +1,12 @@
-"""Figures of runs, as PNG files."""
+"""The figure of a task, as a PNG file."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-
-from supervised_reptile.runs.learning_curve import trailing_mean
-
-
-def learning_curve_figure(
-    path: Path,
-    curves: Mapping[str, Mapping[str, np.ndarray]],
-    *,
-    splits: Sequence[str],
-    window: int,
-    title: str,
-    published: float | None = None,
-) -> None:
-    """Draw accuracy against meta-iterations.
-
-    Args:
-        path: The image to write.
-        curves: Curve of each run, from ``read_curve``, by label.
-        splits: Splits to draw, each with its own line style.
-        window: Points in the trailing mean, at least 1; at most a quarter of the points.
-        title: Heading.
-        published: Published accuracy in percent, drawn as a horizontal line.
-    """
-    # Without pyplot: no global state, no display.
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    shortest = min(len(curve["iteration"]) for curve in curves.values())
-    points = min(window, max(1, shortest // 4))
-    for number, (label, curve) in enumerate(curves.items()):
-        for split, style in zip(splits, ("-", "--", ":"), strict=False):
-            axes.plot(
-                curve["iteration"][points - 1 :],
-                100 * trailing_mean(curve[split], points),
-                style,
-                marker="." if shortest < 2 else None,  # a line needs two points
-                color=f"C{number}",
-                linewidth=1,
-                label=f"{label}, {split} classes",
-            )
-    if published is not None:
-        axes.axhline(published, color="0.4", linewidth=1, label=f"published: {published:g} %")
-    axes.set(xlabel="meta-iterations", ylabel=f"accuracy in %, mean of {points} tasks", title=title)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
-    figure.savefig(path, dpi=150)
 
 
 def task_figure(
@@ -79,28 +32,45 @@ def task_figure(
 
     classes, shots = support.shape[:2]
     columns = min(shots, 10)
-    figure = Figure(figsize=(3.6 + 1.2 * columns, 0.8 + 1.4 * classes), layout="constrained")
-    grid = figure.subplots(classes, columns + 2, squeeze=False)
+    names = [f"{number} {_words(name)}" for number, name in enumerate(class_names, start=1)]
+    numbers = range(1, classes + 1)
+    # At least 900 pixels wide.
+    size = max(7.6, 4.4 + 1.2 * columns), 0.8 + 1.4 * classes
+    figure = Figure(figsize=size, layout="constrained")
+    ratios = {"width_ratios": [1] * (columns + 1) + [2]}
+    grid = figure.subplots(classes, columns + 2, squeeze=False, gridspec_kw=ratios)
     predicted = np.argmax(probabilities, axis=1)
     for c, row in enumerate(grid):
         for axes, image in zip(row, [*support[c, :columns], queries[c]], strict=False):
             # Characters are stored as 0 and 1, photographs as bytes.
             axes.imshow(image.squeeze(), cmap="gray", vmax=max(1, int(image.max())))
             axes.set(xticks=[], yticks=[])
-        row[0].set_ylabel(class_names[c], fontsize="small")
+        label = _in_lines(names[c])
+        row[0].set_ylabel(label, fontsize="small", rotation=0, ha="right", va="center")
         color = "tab:green" if predicted[c] == c else "tab:red"
         for side in row[columns].spines.values():
             side.set(color=color, linewidth=3)
-        row[columns].set_xlabel(f"→ {class_names[predicted[c]]}", color=color, fontsize="small")
-        bars = row[columns + 1].barh(range(classes), 100 * probabilities[c], color="0.7")
+        answer = _in_lines(f"→ {names[predicted[c]]}")
+        row[columns].set_xlabel(answer, color=color, fontsize="small")
+        bars = row[columns + 1].barh(numbers, 100 * probabilities[c], color="0.7")
         bars[c].set_edgecolor("black")  # the true class
         bars[predicted[c]].set_facecolor(color)
-        row[columns + 1].set(xlim=(0, 100), yticks=range(classes), yticklabels=class_names)
+        row[columns + 1].set(xlim=(0, 100), yticks=numbers)
         row[columns + 1].invert_yaxis()
-        row[columns + 1].tick_params(labelsize="x-small")
+        row[columns + 1].tick_params(labelsize="x-small" if classes <= 8 else 4)
     grid[0][0].set_title("labeled image" if columns == 1 else "labeled images", fontsize="small")
     grid[0][columns].set_title("query", fontsize="small")
-    grid[0][columns + 1].set_title("probability in %", fontsize="small")
+    grid[0][columns + 1].set_title("probability of each class in %", fontsize="small")
     # About 11 letters per inch: the heading of a narrow figure takes several lines.
     figure.suptitle(textwrap.fill(title, int(11 * figure.get_figwidth())), fontsize="medium")
     figure.savefig(path, dpi=120)
+
+
+def _words(name: str) -> str:
+    """Return a class name without slashes and underscores, so that it can be broken into lines."""
+    return name.replace("/", " ").replace("_", " ")
+
+
+def _in_lines(name: str) -> str:
+    """Break a class name into lines that are about as wide as an image."""
+    return textwrap.fill(name, 17, max_lines=3, placeholder=" …")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from supervised_reptile.config import Config, RunOptions
 from supervised_reptile.main import open_run
-from supervised_reptile.reproduction.figures import learning_curve_figure
 from supervised_reptile.reproduction.published import Row, run_name
+from supervised_reptile.runs.curve_figure import learning_curve_figure
 from supervised_reptile.runs.learning_curve import read_curve
 from supervised_reptile.runs.record import is_record_of
 from supervised_reptile.runs.stages import evaluate_and_record, evaluation_record, train

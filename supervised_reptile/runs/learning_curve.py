@@ -184,6 +184,24 @@ def trailing_mean(values: np.ndarray, window: int) -> np.ndarray:
     return (sums[window:] - sums[:-window]) / window
 
 
+def trailing_interval(values: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
+    """Compute the trailing mean and half the width of its 95 % interval.
+
+    The interval is that of the mean of independent tasks, 1.96 standard errors.
+
+    Args:
+        values: float64 [points].
+        window: At least 1; the interval of a single point is taken as 0.
+
+    Returns:
+        Mean and half width, float64 [points − window + 1] each.
+    """
+    mean = trailing_mean(values, window)
+    squares = trailing_mean(np.square(np.nan_to_num(values)), window)
+    variance = np.maximum(squares - mean**2, 0) * window / max(1, window - 1)
+    return mean, 1.96 * np.sqrt(variance / window)
+
+
 def first_reached(
     curve: dict[str, np.ndarray], split: str, target: float, window: int
 ) -> tuple[int, float] | None:

@@ -19,6 +19,7 @@ from supervised_reptile.from_config import evaluation_spec
 from supervised_reptile.pretrained import load_pretrained, model_facts
 from supervised_reptile.progress import mode_of
 from supervised_reptile.runs.checkpoints import save_model
+from supervised_reptile.runs.curve_figure import draw_curve_of_run
 from supervised_reptile.runs.data_identity import data_facts
 from supervised_reptile.runs.files import writing
 from supervised_reptile.runs.following import order_evaluation, order_training
@@ -116,6 +117,7 @@ def train(trainer: Trainer, options: RunOptions) -> None:
         trainer.save()
     order_training(trainer.learner, trainer.iteration)
     trainer.train()
+    draw_curve_of_run(trainer.directory, trainer.config)
     save_model(trainer.learner.compiled_model(), trainer.directory / "model.keras")
 
 

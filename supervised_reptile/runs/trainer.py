@@ -6,7 +6,7 @@ import contextlib
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import keras
@@ -25,7 +25,9 @@ from supervised_reptile.from_config import (
 )
 from supervised_reptile.meta_learner import MetaLearner
 from supervised_reptile.progress import Progress, mode_of
+from supervised_reptile.runs.callbacks import CallbackCalls
 from supervised_reptile.runs.checkpoints import RunDirectory
+from supervised_reptile.runs.curve_figure import CurveFigure
 from supervised_reptile.runs.data_identity import check_same_data
 from supervised_reptile.runs.learning_curve import LearningCurve, log_settings
 from supervised_reptile.runs.opening import check_evaluable
@@ -50,6 +52,7 @@ class Trainer:
         config: What to compute.
         options: Where and how often to save.
         directory: The run's directory, if it is already open.
+        callbacks: Keras callbacks that watch the run.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class Trainer:
         config: Config,
         options: RunOptions,
         directory: RunDirectory | None = None,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
     ) -> None:
         self.learner = learner
         self.config = config
@@ -75,6 +79,9 @@ class Trainer:
             weights=[v.value for v in learner.model.variables],
             inner_optimizer=[v.value for v in learner.inner_optimizer.variables],
             outer_optimizer=[v.value for v in (outer.variables if outer else ())],
+        )
+        self.calls = CallbackCalls(
+            learner, callbacks, config.meta.meta_iters, config.eval.eval_interval
         )
         self._stop_signal: int | None = None
 
@@ -195,18 +202,20 @@ class Trainer:
             log_settings(self.directory, self.config)
         mode = mode_of(self._options.progress)
         splits = tuple(self.dataset.splits)
+        figure = CurveFigure(self.directory, self.config)
         with (
             LearningCurve(self.directory, splits, self.iteration, interval) as curve,
             self._signals_as_requests(),
             Progress(total, "meta-iterations", "it", done=self.iteration, mode=mode) as bar,
         ):
             started = time.perf_counter() - self.seconds
+            self.calls.train_begin()
             for iteration, meta_step, loss in self._meta_iterations(range(self.iteration, total)):
                 if not math.isfinite(loss):
                     raise self._diverged(
                         f"the inner loss became {loss} at meta-iteration {iteration}"
                     )
-                point = None
+                point, accuracies = None, {}
                 if iteration % interval == 0:
                     accuracies = self._accuracies(iteration)
                     point = {"meta_step": meta_step, "inner_loss": loss, **accuracies}
@@ -216,11 +225,16 @@ class Trainer:
                 if point is not None:
                     curve.add(iteration, self.seconds, **point)
                     bar.say(curve.running_accuracies())
+                    figure.draw_if_due()
                 bar.add()
                 if (iteration + 1) % self._options.checkpoint_interval == 0:
                     self.save()
+                self.calls.iteration_end(iteration, meta_step, loss, accuracies)
+                if self.calls.wants_to_stop and self._stop_signal is None:
+                    self._stop_signal = signal.SIGINT
                 if self._stop_signal is not None:
                     break
+            self.calls.train_end()
             if self._run.newest_iteration != self.iteration:
                 self.save()
         if self._stop_signal is not None:
@@ -251,7 +265,7 @@ class Trainer:
             self.learner,
             self.dataset,
             training_spec(self.config),
-            iterations=numbers,
+            iterations=self.calls.announced(numbers),
             meta_batch=self.config.meta.meta_batch,
             meta_step=meta_step_from_config(self.config),
             seed=self.config.seed,

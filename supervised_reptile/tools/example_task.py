@@ -38,6 +38,7 @@ def draw_example_task(
     import keras
     import numpy as np
 
+    from supervised_reptile.datasets.images.wordnet import WORDS
     from supervised_reptile.evaluation import task_accuracies
     from supervised_reptile.from_config import evaluation_spec
     from supervised_reptile.reproduction.figures import task_figure
@@ -59,9 +60,9 @@ def draw_example_task(
         dataset.images[rows],
         dataset.images[tasks.queries[0]],
         keras.ops.convert_to_numpy(keras.ops.softmax(logits[0])),
-        [dataset.class_names[owner] for owner in owners],
+        [WORDS.get(name, name) for name in (dataset.class_names[owner] for owner in owners)],
         title=f"{dataset.name.removeprefix(FOLDER)}, {split} classes, task {number} after "
-        f"{trainer.iteration:,} meta-iterations: {100 * accuracy:.0f} % ({setting})",
+        f"{trainer.iteration:,} meta-iterations: {100 * accuracy:.0f} % correct ({setting})",
     )
     return accuracy
 

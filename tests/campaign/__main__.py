@@ -8,7 +8,6 @@ docs/reliability.md. Ends with exit code 1 if there was a traceback or a wrong r
 and a C compiler.
 """
 
-import argparse
 import collections
 import json
 import sys
@@ -18,6 +17,9 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
+
+from supervised_reptile.config.command_line import Flag, run_program  # noqa: E402
+
 VERDICTS = ("same bits", "accepted", "one clear line", "traceback", "silently wrong")
 MARKS = "<!-- faults -->\n", "<!-- /faults -->"
 
@@ -56,55 +58,44 @@ class Table:
         return "\n".join(lines) + "\n"
 
 
-def main():
-    """Run the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.campaign",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--seed", type=int, default=0)
-    add("--kills", type=int, default=300, help="kills; half of them at file operations")
-    add("--disks", type=int, default=60, help="full disks and I/O errors")
-    add("--damages", type=int, default=200, help="damaged files of runs")
-    add("--doubles", type=int, default=20, help="double starts")
-    add("--inputs", type=int, default=50_000, help="inputs of nonsense; 0 for none")
-    add("--soak", type=int, default=0, metavar="N", help="meta-iterations to watch memory over")
-    add("--short", action="store_true", help="a few of each, and nothing is written")
-    add("--results", type=Path, default=PROJECT / "results" / "faults.json")
-    args = parser.parse_args()
-    if args.short:
-        args.kills, args.disks, args.damages, args.doubles, args.inputs = 6, 4, 6, 2, 2000
+FLAGS = {
+    "seed": Flag(0, "Seed of the faults."),
+    "kills": Flag(300, "Kills; half of them at file operations."),
+    "disks": Flag(60, "Full disks and I/O errors."),
+    "damages": Flag(200, "Damaged files of runs."),
+    "doubles": Flag(20, "Double starts."),
+    "inputs": Flag(50_000, "Inputs of nonsense; 0 for none."),
+    "soak": Flag(0, "Meta-iterations to watch memory over."),
+    "short": Flag(False, "A few of each; nothing is written."),
+    "results": Flag("results/faults.json", "File to write, relative to the project."),
+}
+SHORT = {"kills": 6, "disks": 4, "damages": 6, "doubles": 2}
+
+
+def carry_out(*, seed, inputs, soak, short, results, **faults):
+    """Carry out the campaign; returns the exit code."""
+    if short:
+        faults, inputs = SHORT, 2000
 
     from campaign import data_fuzz, nonsense, runs
 
     table, started = Table(), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        if args.inputs:
-            nonsense.carry_out(Path(folder), args.seed, table, args.inputs // 2)
-            cases = args.inputs // 2 // (len(data_fuzz.KINDS) + 1)
-            for kind, counts in data_fuzz.run(cases, args.seed).items():
+        if inputs:
+            nonsense.carry_out(Path(folder), seed, table, inputs // 2)
+            cases = inputs // 2 // (len(data_fuzz.KINDS) + 1)
+            for kind, counts in data_fuzz.run(cases, seed).items():
                 table.add(f"nonsense: {kind}", counts)
-        facts = runs.carry_out(
-            Path(folder),
-            args.seed,
-            table,
-            kills=args.kills,
-            disks=args.disks,
-            damages=args.damages,
-            doubles=args.doubles,
-            soak=args.soak,
-        )
+        facts = runs.carry_out(Path(folder), seed, table, soak=soak, **faults)
     print(table.markdown(), end="")
-    if not args.short:
+    if not short:
         report = {
-            "seed": args.seed,
+            "seed": seed,
             "minutes": round((time.monotonic() - started) / 60, 1),
             **facts,
             "faults": {kind: dict(row) for kind, row in table.rows.items()},
         }
-        args.results.write_text(json.dumps(report, indent=2) + "\n")
+        (PROJECT / results).write_text(json.dumps(report, indent=2) + "\n")
         page = PROJECT / "docs" / "reliability.md"
         before, _, rest = page.read_text().partition(MARKS[0])
         page.write_text(
@@ -114,4 +105,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(carry_out, FLAGS, description=__doc__)

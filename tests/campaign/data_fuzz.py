@@ -17,7 +17,6 @@ The last two must be zero.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import json
@@ -43,6 +42,7 @@ from campaign.data_kinds import (
     mutate,
     write_folders,
 )
+from supervised_reptile.config.command_line import Flag, run_program
 from supervised_reptile.datasets.images import miniimagenet
 from supervised_reptile.datasets.images.photographs import load, prepare
 from supervised_reptile.datasets.images.sources import ClassFolders
@@ -178,16 +178,15 @@ def run(cases: int, seed: int = 0) -> dict[str, dict[str, int]]:
     return {**found, "prepared": dict(fuzz_prepared(cases, seed))}
 
 
-def main() -> None:
-    """Print the table as JSON; the exit code is 1 if anything went wrong."""
-    parser = argparse.ArgumentParser(description="Damage data of every kind and count outcomes.")
-    parser.add_argument("--cases", type=int, default=500, help="of each kind")
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    table = run(given.cases, given.seed)
+FLAGS = {"cases": Flag(500, "Cases of each kind."), "seed": Flag(0, "Seed of the damage.")}
+
+
+def main(cases: int, seed: int) -> int:
+    """Print the table as JSON; returns 1 if anything went wrong."""
+    table = run(cases, seed)
     print(json.dumps(table, indent=1))
-    sys.exit(any(counts["wrong"] or counts["traceback"] for counts in table.values()))
+    return int(any(counts["wrong"] or counts["traceback"] for counts in table.values()))
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, FLAGS, description=__doc__)

@@ -28,7 +28,7 @@ def runs(ink):
 
 
 def measure(image):
-    """Sides and centre of the box, pen width in pixels of the canvas, share of ink at 28×28."""
+    """Sides and center of the box, pen width in pixels of the canvas, share of ink at 28×28."""
     ink = ~np.asarray(image)
     rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
     box = np.array([columns[0], columns[-1] + 1, rows[0], rows[-1] + 1]) / len(ink)
@@ -37,8 +37,8 @@ def measure(image):
         "width": box[1] - box[0],
         "height": box[3] - box[2],
         "longest side": max(box[1] - box[0], box[3] - box[2]),
-        "horizontal centre": (box[0] + box[1]) / 2,
-        "vertical centre": (box[2] + box[3]) / 2,
+        "horizontal center": (box[0] + box[1]) / 2,
+        "vertical center": (box[2] + box[3]) / 2,
         "pen width": np.median(thickness),
         "ink": (~np.asarray(image.resize((28, 28)))).mean(),
     }

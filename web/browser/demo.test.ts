@@ -1,10 +1,11 @@
 /** The built page in a real browser: draw, and see who wins. */
 
+import { readFileSync } from "node:fs";
 import type { Browser, BrowserContext, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import recorded from "../src/drawings.json";
 import type { Drawing } from "../src/strokes";
-import { launch, serve } from "./pages";
+import { DESKTOP, launch, PHONE, serve } from "./pages";
 
 const drawings = recorded as Record<string, Drawing[]>;
 let browser: Browser;
@@ -32,6 +33,10 @@ async function open(options: ContextOptions = {}): Promise<Page> {
   const page = await context.newPage();
   page.on("pageerror", (error) => problems.push(error.message));
   page.on("console", (message) => message.type() === "error" && problems.push(message.text()));
+  page.on("request", (request) => {
+    if (!request.url().startsWith(server.url))
+      problems.push(`not of this server: ${request.url()}`);
+  });
   page.on("response", (response) => response.ok() || problems.push(response.url()));
   await page.goto(server.url);
   await page.getByText("Draw three different characters first.").waitFor();
@@ -120,6 +125,16 @@ test("the fine-tuned logits are those of the Python package", async () => {
   expect(difference).toBeLessThan(1e-3);
 });
 
+test("once loaded, the page works without a network", async () => {
+  const page = await open();
+  await context.setOffline(true);
+  for (const cell of [1, 2, 3, 4]) await button(page, cell, "Example").click();
+  expect((await probabilities(page)).reduce((a, b) => a + b)).toBeCloseTo(100, 0);
+  const saved = page.waitForEvent("download");
+  await page.getByRole("button", { name: "Save a picture" }).click();
+  expect((await saved).suggestedFilename()).toMatch(/\.png$/);
+});
+
 test("probabilities follow the pen while the fourth is being drawn", async () => {
   const page = await open();
   for (const cell of [1, 2, 3]) await button(page, cell, "Example").click();
@@ -182,7 +197,78 @@ test("by keyboard alone: choose, draw, load examples, undo, clear", async () => 
   await page.getByText("Now draw one of the three again.").waitFor();
 });
 
+test("an empty pad says that it is to be drawn in, and what is missing is named", async () => {
+  const page = await open();
+  const hints = () => page.getByText("draw here").filter({ visible: true }).count();
+  expect(await hints()).toBe(4);
+  await button(page, 1, "Example").click();
+  await page.getByText("Characters 2 and 3 are still to be drawn.").waitFor();
+  expect(await hints()).toBe(3);
+  await button(page, 2, "Example").click();
+  await page.getByText("Character 3 is still to be drawn.").waitFor();
+});
+
+test("a copied link shows the same drawings and probabilities elsewhere", async () => {
+  const page = await open();
+  await page.getByRole("button", { name: "Show me an example" }).click();
+  const before = await probabilities(page);
+  const image = await seen(page, 4);
+  await page.getByRole("button", { name: "Copy a link" }).click();
+  await page.locator("#shared", { hasText: /link/i }).waitFor();
+  const link = page.url();
+  expect(link).toContain("#drawings=");
+  const other = await context.newPage();
+  await other.goto(link);
+  await other.getByText("Most like character").waitFor();
+  expect(await probabilities(other)).toEqual(before);
+  expect(await seen(other, 4)).toEqual(image);
+  await other.goto(`${server.url}#drawings=nonsense`); // leaves what is there
+  expect(await seen(other, 4)).toEqual(image);
+});
+
+test("a picture can be saved", async () => {
+  const page = await open();
+  await page.getByRole("button", { name: "Show me an example" }).click();
+  await probabilities(page);
+  const [download] = await Promise.all([
+    page.waitForEvent("download"),
+    page.getByRole("button", { name: "Save a picture" }).click(),
+  ]);
+  expect(download.suggestedFilename()).toBe("draw-and-classify.png");
+  const content = readFileSync(await download.path());
+  expect(content.subarray(1, 4).toString()).toBe("PNG");
+  expect([content.readUInt32BE(16), content.readUInt32BE(20)]).toEqual([1200, 420]);
+});
+
+test("on a desktop both steps and the answer are visible without scrolling", async () => {
+  const page = await open(DESKTOP);
+  await page.getByRole("button", { name: "Show me an example" }).click();
+  await probabilities(page);
+  for (const selector of ["#query .cell", "section.answer"]) {
+    const box = await page.locator(selector).boundingBox();
+    expect((box?.y ?? 0) + (box?.height ?? 0), selector).toBeLessThanOrEqual(850);
+  }
+});
+
 describe("on a telephone", () => {
+  test("each heading is above its pads, and the answer stays in view", async () => {
+    const page = await open(PHONE);
+    const top = async (selector: string) =>
+      ((await page.locator(selector).boundingBox())?.y ?? Number.NaN) +
+      (await page.evaluate(() => scrollY));
+    const order = ["#examples-title", '[data-cell="1"]', '[data-cell="3"]', "#query-title"];
+    const tops = await Promise.all([...order, '[data-cell="4"]'].map(top));
+    expect(tops).toEqual([...tops].sort((a, b) => a - b));
+    await page.getByRole("button", { name: "Show me an example" }).click();
+    await probabilities(page);
+    for (const cell of [1, 4]) {
+      await paper(page, cell).scrollIntoViewIfNeeded();
+      const box = await page.locator("section.answer").boundingBox();
+      expect(box?.y).toBeGreaterThan(0);
+      expect((box?.y ?? 0) + (box?.height ?? 0)).toBeLessThanOrEqual(844);
+    }
+  });
+
   const telephone = { viewport: { width: 360, height: 740 }, hasTouch: true, isMobile: true };
 
   test("a finger draws, and the page neither scrolls nor overflows", async () => {
@@ -211,7 +297,7 @@ describe("on a telephone", () => {
   });
 });
 
-test("a model that cannot be loaded is told", async () => {
+test("a model that cannot be loaded is reported", async () => {
   context = await browser.newContext();
   const page = await context.newPage();
   await page.route("**/model.bin", (route) => route.fulfill({ status: 404 }));

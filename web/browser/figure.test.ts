@@ -28,6 +28,10 @@ async function open(width = 1200, height = 1300): Promise<Page> {
   context = await browser.newContext({ viewport: { width, height } });
   const page = await context.newPage();
   page.on("pageerror", (error) => problems.push(error.message));
+  page.on("request", (request) => {
+    if (!request.url().startsWith(server.url))
+      problems.push(`not of this server: ${request.url()}`);
+  });
   page.on("response", (response) => response.ok() || problems.push(response.url()));
   await page.goto(`${server.url}figure.html`);
   return page;
@@ -42,7 +46,7 @@ const scene = SCENES[0] as Scene;
 /** The page's initial settings. */
 const initial: Settings = {
   optimizer: "SGD",
-  innerSteps: 12,
+  innerSteps: 2,
   learningRate: 0.15,
   interpolation: 0.4,
 };
@@ -120,6 +124,48 @@ test("playing takes Reptile to the star, and joint training elsewhere", async ()
   expect(await page.locator("#chart polyline").count()).toBe(4);
   await page.getByRole("button", { name: "Back to the start" }).click();
   expect((await facts(page, 0))[2]).toBe(startsAt);
+});
+
+test("a copied link has the settings and the start; nonsense in a link is ignored", async () => {
+  const page = await open();
+  await page.getByLabel("Inner steps k").fill("7");
+  await page.getByLabel("Inner optimizer").selectOption("Adam");
+  await page.locator(".plane").first().focus();
+  await page.keyboard.press("ArrowUp");
+  const before = await facts(page, 1);
+  await page.getByRole("button", { name: "Copy a link" }).click();
+  await page.locator("#shared", { hasText: /link/i }).waitFor();
+  const other = await context.newPage();
+  await other.goto(page.url());
+  expect(await facts(other, 1)).toEqual(before);
+  expect(await other.getByLabel("Inner steps k").inputValue()).toBe("7");
+  const third = await context.newPage();
+  await third.goto(`${server.url}figure.html#k=many&scene=none&optimizer=&x=1e9&y=0&turn=one`);
+  const { before: at } = meanLosses(scene.tasks, scene.start, initial);
+  expect((await facts(third, 0))[0]).toBeCloseTo(at, 2);
+  expect(await third.getByLabel("Inner steps k").inputValue()).toBe("2");
+  expect(await third.getByLabel("Each outer step").inputValue()).toBe("one");
+});
+
+test("a picture can be saved, and each algorithm says what it does", async () => {
+  const page = await open();
+  const [download] = await Promise.all([
+    page.waitForEvent("download"),
+    page.getByRole("button", { name: "Save a picture" }).click(),
+  ]);
+  expect(download.suggestedFilename()).toBe("how-reptile-moves.png");
+  expect(await page.getByLabel("Inner steps k").inputValue()).toBe("2");
+  const rules = await page.locator(".panel > p").allTextContents();
+  expect(rules).toHaveLength(ALGORITHMS.length);
+  expect(new Set(rules).size).toBe(ALGORITHMS.length);
+});
+
+test("once loaded, the figure works without a network", async () => {
+  const page = await open();
+  const before = await facts(page, 0);
+  await context.setOffline(true);
+  await page.getByRole("button", { name: "One step" }).click();
+  expect(await facts(page, 0)).not.toEqual(before);
 });
 
 test("nothing overflows on a telephone", async () => {

@@ -53,3 +53,6 @@ export function launch(...more: string[]): Promise<Browser> {
     ],
   });
 }
+
+export const PHONE = { viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true };
+export const DESKTOP = { viewport: { width: 1280, height: 850 } };

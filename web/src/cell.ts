@@ -11,11 +11,27 @@ const ARROWS: Record<string, readonly [number, number]> = {
   ArrowDown: [0, 1],
 };
 
+/** Draws the strokes on a context whose unit square is the cell. */
+export function paintStrokes(context: CanvasRenderingContext2D, drawing: Drawing): void {
+  context.lineWidth = PEN_WIDTH;
+  context.lineCap = context.lineJoin = "round";
+  for (const [x, y, ...rest] of drawing as [number, number, ...number[]][]) {
+    context.beginPath();
+    context.moveTo(x, y);
+    context.lineTo(x, y); // a dot, where there is nothing else
+    for (let i = 0; i + 1 < rest.length; i += 2) {
+      context.lineTo(rest[i] as number, rest[i + 1] as number);
+    }
+    context.stroke();
+  }
+}
+
 export class Cell {
   readonly element: HTMLElement;
   private readonly paper: HTMLElement;
   private readonly canvas: HTMLCanvasElement;
   private readonly seen: HTMLCanvasElement;
+  private readonly hint: HTMLElement;
   private readonly undoButton: HTMLButtonElement;
   private readonly clearButton: HTMLButtonElement;
   /** Every state of the drawing so far; the last one is what is there. */
@@ -45,6 +61,7 @@ export class Cell {
     this.paper = find(".paper");
     this.canvas = find(".paper canvas");
     this.seen = find(".seen");
+    this.hint = find(".hint");
     this.undoButton = find(".undo");
     this.clearButton = find(".clear");
     find(".label").textContent = label;
@@ -180,6 +197,7 @@ export class Cell {
   private changed(): void {
     this.undoButton.disabled = this.history.length === 1 && !this.stroke;
     this.clearButton.disabled = this.drawing.length === 0;
+    this.hint.hidden = this.drawing.length > 0;
     this.paint();
     this.onChange();
   }
@@ -191,18 +209,8 @@ export class Cell {
     const style = getComputedStyle(this.paper);
     context.setTransform(size, 0, 0, size, 0, 0);
     context.clearRect(0, 0, 1, 1);
-    context.lineWidth = PEN_WIDTH;
-    context.lineCap = context.lineJoin = "round";
     context.strokeStyle = style.color;
-    for (const [x, y, ...rest] of this.drawing as [number, number, ...number[]][]) {
-      context.beginPath();
-      context.moveTo(x, y);
-      context.lineTo(x, y); // a dot, where there is nothing else
-      for (let i = 0; i + 1 < rest.length; i += 2) {
-        context.lineTo(rest[i] as number, rest[i + 1] as number);
-      }
-      context.stroke();
-    }
+    paintStrokes(context, this.drawing);
     if (this.paper.matches(":focus-visible")) this.paintCursor(context, style);
     this.paintSeen(style.color);
   }
@@ -217,7 +225,7 @@ export class Cell {
     else context.stroke();
   }
 
-  /** The 28×28 image, pixel by pixel, in the colour of the ink. */
+  /** The 28×28 image, pixel by pixel, in the color of the ink. */
   private paintSeen(ink: string): void {
     const context = this.seen.getContext("2d") as CanvasRenderingContext2D;
     context.clearRect(0, 0, IMAGE_SIZE, IMAGE_SIZE);

@@ -1,8 +1,10 @@
 /** The page on which one draws three characters and a fourth. */
 
-import { Cell } from "./cell";
+import { Cell, paintStrokes } from "./cell";
 import recorded from "./drawings.json";
-import type { ModelDescription } from "./model";
+import hands from "./hands.json";
+import type { ModelDescription, RunRecord } from "./model";
+import { copyLink, decodeDrawings, encodeDrawings, font, savePicture, sharedState } from "./share";
 import type { Drawing } from "./strokes";
 import type { Answer, Request } from "./worker";
 
@@ -20,7 +22,7 @@ const characters: Drawing[][] = Object.values(recorded as Record<string, Drawing
 const template = element<HTMLTemplateElement>("cell");
 const names = ["Character 1", "Character 2", "Character 3", "The fourth drawing"];
 const cells = names.map(
-  (name, i) => new Cell(template, i < CLASSES ? `${i + 1}` : "?", name, update, () => example(i)),
+  (name, i) => new Cell(template, i < CLASSES ? `${i + 1}` : "?", name, changed, () => example(i)),
 );
 const [examples, query] = [cells.slice(0, CLASSES), cells[CLASSES] as Cell];
 cells.forEach((cell, i) => {
@@ -42,6 +44,8 @@ const bars = examples.map((_, i) => {
 const worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
 const ask = (request: Request) => worker.postMessage(request);
 let ready = false;
+/** The probabilities that are shown. */
+let shown: Float64Array | null = null;
 /** Whether the worker is at work, and whether something was drawn meanwhile. */
 let [busy, stale] = [false, false];
 
@@ -67,6 +71,11 @@ worker.addEventListener("error", ({ message }) => {
 });
 ask({ kind: "load", folder: new URL("./model/", document.baseURI).href });
 
+function changed(): void {
+  element("shared").textContent = "";
+  update();
+}
+
 /** Asks for the probabilities of what is drawn now; at most one question is on its way. */
 function update(): void {
   stale = busy;
@@ -79,7 +88,9 @@ function update(): void {
     element("answer").textContent =
       missing.length === CLASSES
         ? "Draw three different characters first."
-        : `Character ${missing.join(" and ")} ${missing.length > 1 ? "are" : "is"} still to be drawn.`;
+        : missing.length > 1
+          ? `Characters ${missing.join(" and ")} are still to be drawn.`
+          : `Character ${missing} is still to be drawn.`;
     return;
   }
   const pixels = (images as Float64Array[]).flatMap((image) => [...image]);
@@ -89,6 +100,7 @@ function update(): void {
 
 function show(probabilities: Float64Array | null, milliseconds: number | null): void {
   if (!stale) document.body.dataset.state = "current";
+  shown = probabilities;
   const best = probabilities ? probabilities.indexOf(Math.max(...probabilities)) : -1;
   bars.forEach((bar, i) => {
     const share = probabilities?.[i] ?? 0;
@@ -108,8 +120,7 @@ function show(probabilities: Float64Array | null, milliseconds: number | null): 
 function showCard({ record, inner_steps }: ModelDescription): void {
   element("steps").textContent = `${inner_steps}`;
   const { task, seed } = record.config;
-  const accuracy = (split: string) => {
-    const value = record.accuracy[split];
+  const accuracy = (value: RunRecord["accuracy"][string] | undefined) => {
     if (!value) return "not measured";
     const { mean, interval95, tasks } = value;
     const interval = interval95 === null ? "" : ` ± ${(100 * interval95).toFixed(1)}`;
@@ -119,8 +130,9 @@ function showCard({ record, inner_steps }: ModelDescription): void {
     ["Task", `${task.shots}-shot ${task.classes}-way, ${inner_steps} Adam steps, not transductive`],
     ["Data", `${task.dataset === "omniglot" ? "Omniglot" : task.dataset}, split by seed ${seed}`],
     ["Reptile meta-iterations", record.iterations.toLocaleString("en")],
-    ["Accuracy, characters never seen", accuracy("test")],
-    ["Accuracy, training characters", accuracy("train")],
+    ["Accuracy, characters never seen", accuracy(record.accuracy.test)],
+    ["Accuracy, training characters", accuracy(record.accuracy.train)],
+    ["Accuracy, synthetic hands: the example drawings, varied by code", accuracy(hands)],
   ];
   for (const [term, detail] of rows) {
     const row = document.createElement("div");
@@ -141,9 +153,11 @@ const random = (count: number) => Math.floor(Math.random() * count);
 function example(cell: number): Drawing {
   const others = examples.filter((_, i) => i !== cell).map(({ drawing }) => drawing);
   const isShown = ([first]: Drawing[]) => others.some((drawing) => drawing === first);
-  const shown = characters.filter(isShown);
+  const inCells = characters.filter(isShown);
   if (cell === CLASSES) {
-    const variants = (shown.length > 0 ? shown : characters)[random(shown.length)] as Drawing[];
+    const variants = (inCells.length > 0 ? inCells : characters)[
+      random(inCells.length)
+    ] as Drawing[];
     return variants[1 + random(variants.length - 1)] as Drawing;
   }
   const free = characters.filter((variants) => !isShown(variants));
@@ -162,6 +176,44 @@ element("check").addEventListener("click", () => {
   element("difference").textContent = "Computing …";
   ask({ kind: "check" });
 });
+element("share").addEventListener("click", async () => {
+  const drawings = encodeDrawings(cells.map(({ drawing }) => drawing));
+  element("shared").textContent = await copyLink({ drawings });
+});
+element("save").addEventListener("click", () => {
+  savePicture("draw-and-classify.png", 1200, 420, (context, color) => {
+    cells.forEach(({ drawing }, i) => {
+      const share = shown?.[i];
+      const left = 40 + 284 * i;
+      context.fillStyle = color(i < CLASSES ? `--class-${i + 1}` : "--text");
+      context.font = font(26, 700);
+      context.fillText(i < CLASSES ? `${i + 1}` : "?", left, 40);
+      if (share !== undefined) {
+        context.fillRect(left, 345, 268 * share, 14);
+        context.font = font(22);
+        context.fillText(percent(share), left, 385);
+      }
+      context.save();
+      context.translate(left, 62);
+      context.scale(268, 268);
+      context.fillStyle = color("--paper");
+      context.fillRect(0, 0, 1, 1);
+      context.strokeStyle = color("--ink");
+      paintStrokes(context, drawing);
+      context.restore();
+    });
+  });
+});
+
+/** Puts the drawings of a shared link into the cells. */
+function openLink(): void {
+  const drawings = decodeDrawings(sharedState().get("drawings") ?? "", cells.length);
+  drawings?.forEach((drawing, i) => {
+    cells[i]?.set(drawing);
+  });
+}
+window.addEventListener("hashchange", openLink);
+openLink();
 document.addEventListener("keydown", (event) => {
   const cell = cells[Number(event.key) - 1];
   if (cell && !event.ctrlKey && !event.metaKey && !event.altKey) {

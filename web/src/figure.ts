@@ -1,12 +1,27 @@
 /** The page on which θ moves over the losses of several tasks. */
 
-import { ALGORITHMS, meanLosses, OPTIMIZERS, outerStep, type Settings } from "./algorithms";
-import { type Point, SCENES, type Scene } from "./landscape";
+import {
+  ALGORITHMS,
+  type Algorithm,
+  meanLosses,
+  OPTIMIZERS,
+  outerStep,
+  type Settings,
+} from "./algorithms";
+import { EXTENT, type Point, SCENES, type Scene } from "./landscape";
 import { pointNearAll, solutionManifold } from "./manifolds";
 import { linesOf, Panel } from "./panel";
+import { copyLink, font, savePicture, sharedState } from "./share";
 
-const COLOURS = ["--reptile", "--fomaml", "--maml", "--joint"];
+const COLORS = ["--reptile", "--fomaml", "--maml", "--joint"];
 const FACTS = ["loss at θ", "after k steps", "θ to ★"];
+/** What each algorithm does, in a line. */
+const RULES: Record<Algorithm, string> = {
+  Reptile: "Moves θ toward where the k inner steps end.",
+  FOMAML: "Moves θ along the last inner step alone.",
+  MAML: "Differentiates the last step’s loss through the steps before it.",
+  "Joint training": "Moves θ along the first inner step: the mean gradient.",
+};
 const MILLISECONDS_A_STEP = 40;
 /** Playing ends when no θ moves farther than this in a round of all tasks. */
 const STILL = 2e-5;
@@ -23,6 +38,9 @@ const element = <T extends Element = HTMLElement>(id: string) =>
   document.getElementById(id) as unknown as T;
 const input = (id: string) => element<HTMLInputElement>(id);
 const select = (id: string) => element<HTMLSelectElement>(id);
+const control = (id: string) => element<HTMLInputElement | HTMLSelectElement>(id);
+/** The controls whose values a shared link holds. */
+const SHARED = ["scene", "optimizer", "k", "alpha", "beta", "turn"];
 
 let scene = SCENES[0] as Scene;
 let start = scene.start;
@@ -32,7 +50,7 @@ let outerSteps = 0;
 let timer = 0;
 
 const panels = ALGORITHMS.map((name, i) => {
-  const panel = new Panel(name, COLOURS[i] as string, FACTS, (to) => {
+  const panel = new Panel(name, RULES[name], COLORS[i] as string, FACTS, (to) => {
     start = to;
     restart();
   });
@@ -131,6 +149,7 @@ function paint(): void {
     );
   });
   for (const id of ["k", "alpha", "beta"]) element(`${id}-value`).textContent = input(id).value;
+  element("shared").textContent = "";
   paintChart();
 }
 
@@ -145,7 +164,7 @@ function paintChart(): void {
   const y = (loss: number) => 8 + (1 - loss / highest) * (height - bottom - 8);
   const lines = runs.map(({ losses }, i) => {
     const points = losses.map((loss, at) => `${x(at).toFixed(1)},${y(loss).toFixed(1)}`).join(" ");
-    return `<polyline points="${points}" style="stroke: var(${COLOURS[i]})"/>`;
+    return `<polyline points="${points}" style="stroke: var(${COLORS[i]})"/>`;
   });
   chart.setAttribute("viewBox", `0 0 ${width} ${height}`);
   element<SVGGElement>("lines").innerHTML =
@@ -173,6 +192,47 @@ element("reset").addEventListener("click", () => {
   start = scene.start;
   restart();
 });
+element("share").addEventListener("click", async () => {
+  const state: Record<string, string> = { x: `${start[0]}`, y: `${start[1]}` };
+  for (const id of SHARED) state[id] = control(id).value;
+  element("shared").textContent = await copyLink(state);
+});
+element("save").addEventListener("click", () => {
+  savePicture("how-reptile-moves.png", 1200, 420, (context, color) => {
+    panels.forEach((panel, i) => {
+      const left = 40 + 284 * i;
+      context.fillStyle = color(COLORS[i] as string);
+      context.font = font(24, 700);
+      context.fillText(panel.name, left, 36);
+      panel.paintInto(context, left, 62, 268);
+      context.fillStyle = color("--text");
+      context.font = font(18);
+      const loss = (runs[i] as Run).losses.at(-1) as number;
+      context.fillText(`after k = ${input("k").value} steps: ${loss.toFixed(3)}`, left, 358);
+      context.fillText(`outer steps: ${outerSteps}`, left, 388);
+    });
+  });
+});
+
+/** Takes the settings and the start of a shared link; what is not in it stays as it is. */
+function openLink(): void {
+  const state = sharedState();
+  for (const id of SHARED) {
+    const field = control(id);
+    const [before, value] = [field.value, state.get(id) ?? ""];
+    const isRange = field instanceof HTMLInputElement; // which keeps its limits by itself
+    if (!isRange || Number.isFinite(Number.parseFloat(value))) field.value = value;
+    if (field.value === "") field.value = before; // not one of the list's options
+  }
+  chooseScene();
+  const at = (name: string) => Number.parseFloat(state.get(name) ?? "");
+  const [x, y] = [at("x"), at("y")];
+  if (Math.abs(x) <= EXTENT && Math.abs(y) <= EXTENT) {
+    start = [x, y];
+    restart();
+  }
+}
 element("controls").addEventListener("submit", (event) => event.preventDefault());
 new ResizeObserver(paintChart).observe(element("chart"));
-chooseScene();
+window.addEventListener("hashchange", openLink);
+openLink();

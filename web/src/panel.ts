@@ -28,7 +28,7 @@ export function linesOf(scene: Scene, manifolds: Segment[][]): TaskLines[] {
   }));
 }
 
-/** What a panel shows beside the tasks. */
+/** What a panel shows next to the tasks. */
 export interface View {
   theta: Point;
   trail: readonly Point[];
@@ -50,12 +50,14 @@ export class Panel {
 
   /**
    * @param name The algorithm.
-   * @param variable The CSS variable of its colour.
-   * @param facts Names of the values that `tell` shows below the plane.
+   * @param rule What it does, in a line.
+   * @param variable The CSS variable of its color.
+   * @param facts Names of the values that `show` shows below the plane.
    * @param onMove Called with where θ is moved to.
    */
   constructor(
-    name: string,
+    readonly name: string,
+    rule: string,
     private readonly variable: string,
     facts: readonly string[],
     private readonly onMove: (to: Point) => void,
@@ -75,8 +77,9 @@ export class Panel {
       list.append(row);
       return value;
     });
-    const title = Object.assign(document.createElement("h3"), { textContent: name });
-    this.element.append(title, this.plane, list);
+    const title = Object.assign(document.createElement("h2"), { textContent: name });
+    const line = Object.assign(document.createElement("p"), { textContent: rule });
+    this.element.append(title, line, this.plane, list);
     this.plane.addEventListener("pointerdown", (event) => {
       if (event.button !== 0) return;
       event.preventDefault();
@@ -112,6 +115,14 @@ export class Panel {
     this.paintAbove();
   }
 
+  /** Paints the plane into a picture. */
+  paintInto(context: CanvasRenderingContext2D, left: number, top: number, size: number): void {
+    context.fillStyle = this.color("--paper");
+    context.fillRect(left, top, size, size);
+    context.drawImage(this.ground, left, top, size, size);
+    context.drawImage(this.above, left, top, size, size);
+  }
+
   private moveTo(event: PointerEvent): void {
     const box = this.plane.getBoundingClientRect();
     const x = ((event.clientX - box.left) / box.width) * 2 - 1;
@@ -137,7 +148,7 @@ export class Panel {
     return [context, devicePixelRatio / scale];
   }
 
-  private colour(variable: string): string {
+  private color(variable: string): string {
     return getComputedStyle(this.plane).getPropertyValue(variable);
   }
 
@@ -154,7 +165,7 @@ export class Panel {
       context.stroke();
     };
     this.lines.forEach(({ manifold, contours }, i) => {
-      context.strokeStyle = this.colour(`--class-${i + 1}`);
+      context.strokeStyle = this.color(`--class-${i + 1}`);
       contours.forEach((contour, level) => {
         stroke(contour, 1, 0.34 - 0.045 * level);
       });
@@ -167,9 +178,9 @@ export class Panel {
     if (!this.view) return;
     const { theta, trail, paths, tasks, next, star } = this.view;
     const [context, pixel] = this.context(this.above);
-    const own = this.colour(this.variable);
-    const line = (points: readonly Point[], colour: string, width: number) => {
-      context.strokeStyle = colour;
+    const own = this.color(this.variable);
+    const line = (points: readonly Point[], color: string, width: number) => {
+      context.strokeStyle = color;
       context.lineWidth = width * pixel;
       context.beginPath();
       points.forEach(([x, y], i) => {
@@ -178,21 +189,21 @@ export class Panel {
       });
       context.stroke();
     };
-    const dot = ([x, y]: Point, radius: number, colour: string) => {
-      context.fillStyle = colour;
+    const dot = ([x, y]: Point, radius: number, color: string) => {
+      context.fillStyle = color;
       context.beginPath();
       context.arc(x, y, radius * pixel, 0, 2 * Math.PI);
       context.fill();
     };
     this.paintStar(context, star, 8 * pixel);
     line([...trail, theta], own, 2.5);
-    const ground = this.colour("--paper");
+    const ground = this.color("--paper");
     paths.forEach(({ points }, i) => {
-      const colour = this.colour(`--class-${(tasks[i] as number) + 1}`);
-      line(points, colour, 1.5);
-      for (const point of points.slice(1, -1)) dot(point, 1.8, colour);
+      const color = this.color(`--class-${(tasks[i] as number) + 1}`);
+      line(points, color, 1.5);
+      for (const point of points.slice(1, -1)) dot(point, 1.8, color);
       dot(points.at(-1) as Point, 5, ground);
-      dot(points.at(-1) as Point, 4, colour);
+      dot(points.at(-1) as Point, 4, color);
     });
     line([theta, next], own, 4);
     dot(next, 4, own);
@@ -208,7 +219,7 @@ export class Panel {
       context.lineTo(x + r * Math.cos(angle), y + r * Math.sin(angle));
     }
     context.closePath();
-    context.fillStyle = this.colour("--star");
+    context.fillStyle = this.color("--star");
     context.fill();
   }
 }

@@ -21,8 +21,8 @@ export const PEN_WIDTH = (2 * PEN_RADIUS) / CANVAS_SIZE;
 /** Longest side of a drawing as a share of the canvas: Omniglot's 5th and 95th percentile. */
 const SHORTEST = 0.41;
 const LONGEST = 0.84;
-/** Mean centre of Omniglot's drawings, horizontal and vertical, as a share of the canvas. */
-const CENTRE = 0.48;
+/** Mean center of Omniglot's drawings, horizontal and vertical, as a share of the canvas. */
+const CENTER = 0.48;
 /** A dot is not blown up beyond this. */
 const LARGEST_SCALE = 3;
 
@@ -59,13 +59,13 @@ export function placeLikeOmniglot(drawing: Drawing): Drawing {
   const scale = Math.min((wanted - PEN_WIDTH) / Math.max(side - PEN_WIDTH, 1e-6), LARGEST_SCALE);
   return drawing.map((stroke) =>
     stroke.map((value, i) => {
-      const centre = i % 2 === 0 ? (left + right) / 2 : (top + bottom) / 2;
-      return CENTRE + (value - centre) * scale;
+      const center = i % 2 === 0 ? (left + right) / 2 : (top + bottom) / 2;
+      return CENTER + (value - center) * scale;
     }),
   );
 }
 
-/** One bit a pixel: ink where a pixel's centre is no farther than the pen's radius from a line. */
+/** One bit a pixel: ink where a pixel's center is no farther than the pen's radius from a line. */
 function drawOnCanvas(drawing: Drawing): Uint8Array {
   const canvas = new Uint8Array(CANVAS_SIZE ** 2);
   for (const stroke of drawing) {

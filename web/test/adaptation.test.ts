@@ -46,7 +46,7 @@ test("fine-tuning lowers the loss and leaves the model as it was", () => {
   expect([model.weights, model.adam.secondMoments]).toEqual(before);
 });
 
-test("an example is recognised as itself", () => {
+test("an example is recognized as itself", () => {
   const examples = readPixels(reference.tasks[0]?.examples ?? "");
   const adapted = adapt(model, examples, model.innerSteps);
   for (const label of [0, 1, 2]) {

@@ -24,13 +24,13 @@ test("nothing drawn is all paper", () => {
 });
 
 test("a line is sampled where NEAREST samples", () => {
-  // By hand: the line lies on the canvas' row 0.48 · 105 = 50.4 and covers the rows whose centres
+  // By hand: the line lies on the canvas' row 0.48 · 105 = 50.4 and covers the rows whose centers
   // are at most 2.7 away: 48 … 52. Of these NEAREST takes 50 (image row 13; rows 12 and 14 are
   // 46 and 54).
   const image = rasterize([[0.2, 0.5, 0.8, 0.5]]);
   const [left, right, top, bottom] = inkBox(image);
   expect([top, bottom]).toEqual([13, 13]);
-  // Centres of columns between (0.48 − 0.3) · 105 − 2.7 = 16.2 and (0.48 + 0.3) · 105 + 2.7 = 84.6:
+  // Centers of columns between (0.48 − 0.3) · 105 − 2.7 = 16.2 and (0.48 + 0.3) · 105 + 2.7 = 84.6:
   // 16 … 84. NEAREST takes 16 for the image's column 4 and 84 for 22.
   expect([left, right]).toEqual([4, 22]);
 });

@@ -9,7 +9,9 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import requests
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import download_manager, downloader
@@ -90,6 +92,8 @@ def fetch(dl_manager: tfds.download.DownloadManager, url: str) -> Path:
             "damaged or the file is another; nothing of it is used"
         ) from error
     except (tfds.download.DownloadError, OSError) as error:
+        unreachable = isinstance(error, requests.exceptions.ConnectionError)
+        reason = f"no connection to {urlsplit(url).hostname}" if unreachable else why(error)
         raise DatasetError(
-            f"{url} could not be downloaded; if you have the archives, use --from ({why(error)})"
+            f"{url} could not be downloaded; if you have the archives, use --from ({reason})"
         ) from error

@@ -53,5 +53,6 @@ def files_of(place: Path) -> Iterator[None]:
 
 
 def why(error: BaseException) -> str:
-    """Return an error's message in at most 160 characters, or its name if it has none."""
-    return " ".join(str(error).split())[:160] or type(error).__name__
+    """Return an error's message in about 160 characters, or its name if it has none."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 160 else f"{text[:160].rpartition(' ')[0] or text[:160]} …"

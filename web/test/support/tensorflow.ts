@@ -79,9 +79,9 @@ export function logits(weights: tf.Tensor[], images: tf.Tensor4D, form: Convolut
         : patchConvolution(x, kernel as tf.Tensor4D);
     const biased = tf.add(convolved, bias as tf.Tensor);
     const mean = tf.mean(biased, [0, 1, 2], true);
-    const centred = tf.sub(biased, mean);
-    const variance = tf.mean(tf.square(centred), [0, 1, 2], true);
-    const normalized = tf.div(centred, tf.sqrt(tf.add(variance, 1e-3)));
+    const centered = tf.sub(biased, mean);
+    const variance = tf.mean(tf.square(centered), [0, 1, 2], true);
+    const normalized = tf.div(centered, tf.sqrt(tf.add(variance, 1e-3)));
     x = tf.relu(tf.add(tf.mul(normalized, gamma as tf.Tensor), beta as tf.Tensor));
   }
   const [kernel, bias] = weights.slice(16) as [tf.Tensor2D, tf.Tensor1D];
