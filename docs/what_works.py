@@ -144,6 +144,15 @@ class _AddsLoss(L.Layer):
         return x
 
 
+class _Draws(L.Layer):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seed = keras.random.SeedGenerator()
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        return x * keras.random.uniform((), seed=self.seed)
+
+
 LAYERS: dict[str, dict[str, Case]] = {
     "Core": {
         "Dense": after(lambda: L.Dense(4), VECTOR),
@@ -269,6 +278,10 @@ LAYERS: dict[str, dict[str, Case]] = {
         "SpatialDropout3D": after(lambda: L.SpatialDropout3D(0.4), VOLUME),
         "ActivityRegularization": after(lambda: L.ActivityRegularization(0.1, 0.2), VECTOR),
         "add_loss in a layer of one's own": after(_AddsLoss, VECTOR),
+        "keras.random in a layer of one's own": after(_Draws, VECTOR),
+        "numpy.random in a layer of one's own": after(
+            lambda: L.Lambda(lambda x: x * np.random.random()), VECTOR, outcome=REFUSED
+        ),
     },
     "Preprocessing": {
         "Normalization": after(lambda: L.Normalization(mean=0.3, variance=0.5), VECTOR, mix=False),
@@ -319,6 +332,9 @@ LAYERS: dict[str, dict[str, Case]] = {
     "Images": {
         "CenterCrop": image("CenterCrop", height=5, width=6),
         "Resizing": image("Resizing", height=5, width=6),
+        "AugMix": after(  # draws from Python's random
+            lambda: L.AugMix(value_range=(0, 1)), IMAGE, mix=False, outcome=REFUSED
+        ),
         "AutoContrast": image("AutoContrast", value_range=(0, 1)),
         "ContrastLimitedAdaptiveHistogramEqualization": image(
             "ContrastLimitedAdaptiveHistogramEqualization",
@@ -365,7 +381,6 @@ NOT_TRIED = {
     "JaxLayer": "another framework",
     "TorchModuleWrapper": "another framework",
     "TFSMLayer": "a frozen program without Keras weights",
-    "AugMix": "draws from Python's `random`, which no seed of Keras governs",
     "CutMix": "changes the labels, too",
     "MixUp": "changes the labels, too",
     "MaxNumBoundingBoxes": "for bounding boxes",

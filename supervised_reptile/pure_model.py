@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from supervised_reptile.fast.network import fused_for_training
+from supervised_reptile.python_random import call_without_python_random
 
 _SEED = "seed_generator_state"  # the name of every keras.random.SeedGenerator's variable
 
@@ -101,9 +102,12 @@ class PureModel:
 
         Raises:
             ValueError: The call changes something that an inner loop cannot carry: a weight,
-                moving statistics, or a variable that does not belong to the model.
+                moving statistics, or a variable that does not belong to the model. Or a layer
+                draws random numbers of Python or NumPy.
         """
-        outputs, changed, touched = self._traced(x, training=True)
+        outputs, changed, touched = call_without_python_random(
+            self._network._flatten_layers(), lambda: self._traced(x, training=True)
+        )
         elsewhere = touched - {id(v) for v in self._model.variables}
         if elsewhere:
             raise ValueError(

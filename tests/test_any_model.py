@@ -1,5 +1,8 @@
 """Any Keras model: right as in Keras, or refused in one line."""
 
+import pickle
+import random
+
 import keras
 import numpy as np
 import pytest
@@ -21,7 +24,7 @@ CASES = {name: case for cases in ALL.values() for name, case in cases.items()}
 # One of each kind, in one compiled program as users run it. The rest is the long tail.
 FIRST = (
     *("Dropout", "LSTM", "MultiHeadAttention", "RandomRotation", "Masking"),
-    *("BatchNormalization in a layer of one's own", "BatchNormalization, frozen"),
+    *("BatchNormalization in a layer of one's own", "BatchNormalization, frozen", "AugMix"),
     *("add_loss in a layer of one's own", "L2", "MaxNorm", "AdamW, exclude_from_weight_decay"),
     *("RMSprop, momentum", "SGD, loss_scale_factor", "policy mixed_bfloat16"),
     *("policy mixed_float16, LossScaleOptimizer", "layers.Softmax last, loss of logits"),
@@ -123,6 +126,48 @@ def test_random_layers_rest_in_predictions_and_need_seeds():
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     with pytest.raises(ValueError, match=r"tasks must have seeds.*Received: tasks without"):
         learner.predict_tasks(x, tasks._replace(seeds=None), transductive=True)
+
+
+class PythonNoise(L.Layer):
+    """Multiplies by what a function of the layer draws."""
+
+    def __init__(self, draw, **held):
+        super().__init__(name="noise")
+        self.draw = draw
+        vars(self).update(held)
+
+    def call(self, x):
+        return x * self.draw(self)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        PythonNoise(lambda _: random.random()),
+        PythonNoise(lambda _: np.random.random()),
+        PythonNoise(lambda self: self.rng.random(), rng=random.Random(1)),
+        PythonNoise(lambda self: self.rng.uniform(), rng=np.random.RandomState(1)),
+        PythonNoise(lambda self: self.rng.random(), rng=np.random.default_rng(1)),
+    ],
+    ids=["random", "np.random", "Random", "RandomState", "Generator"],
+)
+def test_draws_of_python_and_numpy_are_refused(layer):
+    inner = keras.Sequential([keras.Input((6,)), layer])
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, L.Dense(3)(inner(L.Dense(6)(inputs))))
+    held = vars(layer).get("rng")
+    before = pickle.dumps((random.getstate(), np.random.get_state(), held))
+    with pytest.raises(ValueError, match=r"no layer may draw .* Received: PythonNoise 'noise'$"):
+        Reptile(model)
+    assert pickle.dumps((random.getstate(), np.random.get_state(), held)) == before
+    assert "call" not in vars(layer)
+
+
+def test_draws_between_calls_and_in_building_are_no_fault():
+    rng = random.Random(1)
+    model = keras.Sequential([keras.Input((6,)), PythonNoise(lambda _: 2.0, rng=rng), L.Dense(3)])
+    random.random(), np.random.random(), rng.random()
+    assert Reptile(model)
 
 
 class Counter(L.Layer):

@@ -19,6 +19,7 @@ PACKAGE = Path(supervised_reptile.__file__).parent
 # for here, or else in that of its folder.
 ALGORITHM = ("tasks", "models", "inner_loop", "meta_learner", "reptile", "fine_tuning")
 ALGORITHM += ("evaluation", "training", "learner", "pure_model", "checks", "lanes", "workers")
+ALGORITHM += ("python_random",)
 ROOM_OF = dict.fromkeys(ALGORITHM, "algorithm") | {
     "datasets.few_shot": "few_shot",
     "runs.files": "files",
