@@ -9,10 +9,13 @@ A table stands between the lines "<!-- table: NAME -->" and "<!-- /table -->" of
 import json
 import math
 import re
+import statistics
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from scipy import stats
 
 PROJECT = Path(__file__).resolve().parents[1]
 RESULTS = PROJECT / "results"
@@ -75,7 +78,76 @@ def scaling_on_paper(bytes_per_second: float = 1e9 / 8, latency: float = 1e-4) -
     return table(heads, rows, 4)
 
 
+def omniglot_5way() -> str:
+    """All full runs of Omniglot 5-way by seed: docs/reproduction.md."""
+    from supervised_reptile.reproduction.comparison import compare
+
+    rows = []
+    for entry in compare(RESULTS / "runs"):
+        if entry["row"] != "omniglot-5way" or entry["status"] != "full":
+            continue
+        records = [_record(path.removeprefix("results/")) for path in entry["records"]]
+        ours = [100 * record["accuracy"]["test"]["mean"] for record in records]
+        published, independent = entry["published"][0], entry["independent"]
+        mean, half = _interval_over_seeds(ours)
+        others = _interval_over_seeds(independent)
+        rows.append(
+            (
+                f"{entry['shots']}-shot{', transductive' if entry['transductive'] else ''}",
+                f"{published['mean']:.2f} ± {published['spread']:.2f}",
+                ", ".join(f"{each:.2f}" for each in ours),
+                f"{mean:.2f} ± {half:.2f}",
+                f"{others[0]:.2f} ± {others[1]:.2f}",
+                f"{mean - published['mean']:+.2f}",
+                f"{mean - others[0]:+.2f} ± {_welch(ours, independent):.2f}",
+            )
+        )
+    seeds = ", ".join(map(str, range(len(ours))))
+    heads = ("test classes", "published", f"seeds {seeds}", "mean", "independent runs")
+    return table((*heads, "− published", "− independent"), rows, 6)
+
+
+def uncertainties() -> str:
+    """Both uncertainties of the runs with results per task: docs/reproduction.md."""
+    import numpy as np
+
+    from supervised_reptile.reproduction.uncertainty import uncertainty
+
+    rows = []
+    for path in sorted((RESULTS / "runs").glob("omniglot-5way/seed*/results-*.npz")):
+        with np.load(path) as found:
+            for split in ("test", "train"):
+                accuracies = found[f"{split}/correct"] / found[f"{split}/queries"]
+                each = uncertainty(accuracies, found[f"{split}/classes"])
+                name = path.stem.removeprefix("results-").replace("-5way-", ", ")
+                rows.append(
+                    (
+                        f"seed {path.parent.name.removeprefix('seed')}, {name}, {split} classes",
+                        f"{100 * each.mean:.2f}",
+                        f"{100 * each.tasks:.2f}",
+                        f"{100 * each.classes:.2f}",
+                    )
+                )
+    heads = ("", "accuracy", "standard error over tasks", "over the choice of classes")
+    return table(heads, rows, 3)
+
+
+def _interval_over_seeds(values: Sequence[float]) -> tuple[float, float]:
+    """Mean, and half its 95 % interval over other runs (Student's t)."""
+    error = statistics.stdev(values) / math.sqrt(len(values))
+    return statistics.fmean(values), float(stats.t.ppf(0.975, len(values) - 1)) * error
+
+
+def _welch(one: Sequence[float], two: Sequence[float]) -> float:
+    """Half the 95 % interval of a difference of means (Welch)."""
+    a, b = (statistics.variance(each) / len(each) for each in (one, two))
+    freedom = (a + b) ** 2 / (a**2 / (len(one) - 1) + b**2 / (len(two) - 1))
+    return float(stats.t.ppf(0.975, freedom)) * math.sqrt(a + b)
+
+
 TABLES: dict[str, Callable[[], str]] = {
+    "omniglot 5-way": omniglot_5way,
+    "uncertainties": uncertainties,
     "paired": paired,
     "scaling in training": lambda: scaling("train"),
     "scaling in evaluation": lambda: scaling("evaluate"),

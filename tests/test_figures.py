@@ -56,6 +56,22 @@ def test_names_fit_into_the_figure_of_a_task(tmp_path, figures, shots, names):
     ]
 
 
+def test_a_task_with_several_queries_per_class(tmp_path, figures):
+    """Two of each class: a row for each query, next to its own prediction."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 2, (3, 4, 28, 28, 1), np.uint8)
+    probabilities = np.eye(3)[[0, 1, 1, 1, 2, 2]]  # the second query is taken for class 1
+    queries = images[:, 2:].reshape(6, 28, 28, 1)
+    task_figure(tmp_path / "task.png", images[:, :2], queries, probabilities, "abc", title="")
+    rows = [figures[0].axes[4 * number : 4 * number + 4] for number in range(6)]
+    for number, (first, _, query, _) in enumerate(rows):
+        np.testing.assert_array_equal(query.images[0].get_array(), queries[number].squeeze())
+        assert bool(first.images) == (number % 2 == 0)
+    assert [row[2].get_xlabel() for row in rows] == [
+        *("→ 1 a", "→ 2 b", "→ 2 b", "→ 2 b", "→ 3 c", "→ 3 c"),
+    ]
+
+
 def test_every_class_of_mini_imagenet_has_a_word_of_its_own():
     ids = {wnid for split in CLASSES.values() for wnid in split}
     assert ids <= set(WORDS) and len(set(WORDS.values())) == len(WORDS)

@@ -104,6 +104,8 @@ def test_the_figure_of_a_task(finished, capsys, monkeypatch):
     assert min(figure.shape[:2]) > 300
     # The labeled image of the first class is in it, enlarged.
     assert len(np.unique(figure.reshape(-1, 3), axis=0)) > 400
+    draw(*arguments, "--queries=2", "--output=two.png")
+    assert Image.open("two.png").height > 1.5 * Image.open(path).height
     draw(arguments[0], "--split=all", code=1)
     assert "--split: must be one of train, validation, test" in capsys.readouterr().err
     draw("--checkpoint=nothing", code=1)

@@ -111,7 +111,7 @@ def test_one_worker_is_the_plain_program_bit_for_bit(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_worker_stops_the_others_and_all_resume(victim, tmp_path):
-    flags = ["--parallel_tasks", "3", "--meta_iters", "300"]
+    flags = ["--parallel_tasks", "3", "--meta_iters", "120"]
     workers = start(tmp_path, *flags, "--checkpoint", "run")
     wait_for(tmp_path / "run", lambda folder: any(folder.glob("ckpt-*0.index")))
     workers[victim].kill()
@@ -123,16 +123,16 @@ def test_a_killed_worker_stops_the_others_and_all_resume(victim, tmp_path):
     (line,) = errors.strip().splitlines()
     assert f"worker {1 - victim}: another worker has stopped" in line
     newest = max(int(p.stem[5:]) for p in (tmp_path / "run").glob("ckpt-*.index"))
-    assert newest < 300
+    assert newest < 120
     # All of them again: the run ends with the bits of an undisturbed one. The number of workers may
     # be another, which affects rounding alone.
     count = 2 + victim
     done = run(tmp_path, *flags, "--checkpoint", "run", workers=count)
-    assert f"resuming from meta-iteration {newest:,} of 300" in done.stdout
-    assert tf.train.latest_checkpoint(tmp_path / "run").endswith("ckpt-300")
+    assert f"resuming from meta-iteration {newest:,} of 120" in done.stdout
+    assert tf.train.latest_checkpoint(tmp_path / "run").endswith("ckpt-120")
     if count == 2:
         run(tmp_path, *flags, "--checkpoint", "whole", workers=2)
-        found, expected = (numbers(tmp_path / name, 300) for name in ("run", "whole"))
+        found, expected = (numbers(tmp_path / name, 120) for name in ("run", "whole"))
         assert_close(expected, found, rtol=0)
         assert results(tmp_path / "run") == results(tmp_path / "whole")
 

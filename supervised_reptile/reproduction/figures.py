@@ -23,8 +23,9 @@ def task_figure(
     Args:
         path: The image to write.
         support: uint8 [classes, shots, height, width, channels], the labeled images.
-        queries: uint8 [classes, height, width, channels], one held-out image per class, in order.
-        probabilities: float [classes, classes], each query's probability of each class.
+        queries: uint8 [queries, height, width, channels], held-out images, the same number of each
+            class, those of class 0 first.
+        probabilities: float [queries, classes], each query's probability of each class.
         class_names: Name of each class.
         title: Heading.
     """
@@ -35,26 +36,31 @@ def task_figure(
     names = [f"{number} {_words(name)}" for number, name in enumerate(class_names, start=1)]
     numbers = range(1, classes + 1)
     # At least 900 pixels wide.
-    size = max(7.6, 4.4 + 1.2 * columns), 0.8 + 1.4 * classes
+    size = max(7.6, 4.4 + 1.2 * columns), 0.8 + 1.4 * len(queries)
     figure = Figure(figsize=size, layout="constrained")
     ratios = {"width_ratios": [1] * (columns + 1) + [2]}
-    grid = figure.subplots(classes, columns + 2, squeeze=False, gridspec_kw=ratios)
+    grid = figure.subplots(len(queries), columns + 2, squeeze=False, gridspec_kw=ratios)
+    per_class = len(queries) // classes
     predicted = np.argmax(probabilities, axis=1)
-    for c, row in enumerate(grid):
-        for axes, image in zip(row, [*support[c, :columns], queries[c]], strict=False):
+    for number, row in enumerate(grid):
+        c = number // per_class
+        for axes, image in zip(row, [*support[c, :columns], queries[number]], strict=False):
+            if number % per_class and axes is not row[columns]:  # the class has its row above
+                axes.set_axis_off()
+                continue
             # Characters are stored as 0 and 1, photographs as bytes.
             axes.imshow(image.squeeze(), cmap="gray", vmax=max(1, int(image.max())))
             axes.set(xticks=[], yticks=[])
         label = _in_lines(names[c])
         row[0].set_ylabel(label, fontsize="small", rotation=0, ha="right", va="center")
-        color = "tab:green" if predicted[c] == c else "tab:red"
+        color = "tab:green" if predicted[number] == c else "tab:red"
         for side in row[columns].spines.values():
             side.set(color=color, linewidth=3)
-        answer = _in_lines(f"→ {names[predicted[c]]}")
+        answer = _in_lines(f"→ {names[predicted[number]]}")
         row[columns].set_xlabel(answer, color=color, fontsize="small")
-        bars = row[columns + 1].barh(numbers, 100 * probabilities[c], color="0.7")
+        bars = row[columns + 1].barh(numbers, 100 * probabilities[number], color="0.7")
         bars[c].set_edgecolor("black")  # the true class
-        bars[predicted[c]].set_facecolor(color)
+        bars[predicted[number]].set_facecolor(color)
         row[columns + 1].set(xlim=(0, 100), yticks=numbers)
         row[columns + 1].invert_yaxis()
         row[columns + 1].tick_params(labelsize="x-small" if classes <= 8 else 4)

@@ -53,7 +53,7 @@ def draw_example_task(
     logits = trainer.learner.predict_tasks(dataset.images, tasks, transductive=transductive)
     rows = tasks.support[0].reshape(classes, config.task.shots)
     owners = np.searchsorted(dataset.class_offsets, rows[:, 0], side="right") - 1
-    accuracy = float(task_accuracies(logits)[0])
+    accuracy = float(task_accuracies(logits, config.eval.queries)[0])
     setting = "transductive" if transductive else "one query at a time"
     task_figure(
         path,
@@ -73,6 +73,7 @@ _FLAGS = {
     "split": Flag("test", "Split of the classes: train, validation or test."),
     "number": Flag(0, "Number of the task, at least 0."),
     "shots": Flag(None, "Labeled images per class. When not given: as in training.", int),
+    "queries": Flag(None, "Held-out images per class. When not given: as in training.", int),
     "transductive": Flag(
         None, "Classify the queries together. When not given: as in training.", bool
     ),
@@ -103,6 +104,7 @@ def _draw(
     split: str,
     number: int,
     shots: int | None,
+    queries: int | None,
     transductive: bool | None,
     output: str | None,
 ) -> None:
@@ -112,7 +114,7 @@ def _draw(
     if not (directory / "config.json").is_file():
         raise RunError(f"--checkpoint: {directory} holds no run")
     config = Config.from_json((directory / "config.json").read_text())
-    changes = {"shots": shots, "transductive": transductive}
+    changes = {"shots": shots, "queries": queries, "transductive": transductive}
     config = config.replace(**{k: v for k, v in changes.items() if v is not None})
     import_tensorflow()
     from supervised_reptile.main import open_run
