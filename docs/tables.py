@@ -11,6 +11,7 @@ import math
 import re
 import statistics
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,20 @@ def uncertainties() -> str:
     return table(heads, rows, 3)
 
 
+def faults() -> str:
+    """The campaign of faults, all its parts together: docs/reliability.md."""
+    verdicts = ("same bits", "accepted", "one clear line", "traceback", "silently wrong")
+    total: dict[str, Counter[str]] = {}
+    for part in _record("faults.json"):
+        for kind, counts in part["faults"].items():
+            total.setdefault(kind, Counter()).update(counts)
+    rows = [
+        (kind, f"{counts.total():,}", *(f"{counts[each]:,}" for each in verdicts))
+        for kind, counts in total.items()
+    ]
+    return table(("fault", "tried", *verdicts), rows, 6)
+
+
 def _interval_over_seeds(values: Sequence[float]) -> tuple[float, float]:
     """Mean, and half its 95 % interval over other runs (Student's t)."""
     error = statistics.stdev(values) / math.sqrt(len(values))
@@ -148,6 +163,7 @@ def _welch(one: Sequence[float], two: Sequence[float]) -> float:
 TABLES: dict[str, Callable[[], str]] = {
     "omniglot 5-way": omniglot_5way,
     "uncertainties": uncertainties,
+    "faults": faults,
     "paired": paired,
     "scaling in training": lambda: scaling("train"),
     "scaling in evaluation": lambda: scaling("evaluate"),

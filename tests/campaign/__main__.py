@@ -3,13 +3,14 @@
     python -m tests.campaign --seed 0 --kills 300 --inputs 50000     about an hour
     python -m tests.campaign --short                                 about two minutes, as in CI
 
-Writes how often each kind of fault was tried, and what came of it, into --results and the table of
-docs/reliability.md. Ends with exit code 1 if there was a traceback or a wrong result. Needs Linux
+Adds how often each kind of fault was tried, and what came of it, to --results, from which
+`python docs/tables.py` writes the table of docs/reliability.md. Ends with exit code 1 if there was a traceback or a wrong result. Needs Linux
 and a C compiler.
 """
 
 import collections
 import json
+import subprocess
 import sys
 import tempfile
 import time
@@ -21,7 +22,6 @@ sys.path[:0] = [str(PROJECT), str(PROJECT / "tests")]
 from supervised_reptile.config.command_line import Flag, run_program  # noqa: E402
 
 VERDICTS = ("same bits", "accepted", "one clear line", "traceback", "silently wrong")
-MARKS = "<!-- faults -->\n", "<!-- /faults -->"
 
 
 class Table:
@@ -67,7 +67,7 @@ FLAGS = {
     "inputs": Flag(50_000, "Inputs of nonsense; 0 for none."),
     "soak": Flag(0, "Meta-iterations to watch memory over."),
     "short": Flag(False, "A few of each; nothing is written."),
-    "results": Flag("results/faults.json", "File to write, relative to the project."),
+    "results": Flag("results/faults.json", "File to add to, relative to the project."),
 }
 SHORT = {"kills": 6, "disks": 4, "damages": 6, "doubles": 2}
 
@@ -91,16 +91,19 @@ def carry_out(*, seed, inputs, soak, short, results, **faults):
     if not short:
         report = {
             "seed": seed,
+            "commit": subprocess.run(
+                ["git", "rev-parse", "--short=12", "HEAD"],
+                cwd=PROJECT,
+                capture_output=True,
+                text=True,
+            ).stdout.strip(),
             "minutes": round((time.monotonic() - started) / 60, 1),
             **facts,
             "faults": {kind: dict(row) for kind, row in table.rows.items()},
         }
-        (PROJECT / results).write_text(json.dumps(report, indent=2) + "\n")
-        page = PROJECT / "docs" / "reliability.md"
-        before, _, rest = page.read_text().partition(MARKS[0])
-        page.write_text(
-            before + MARKS[0] + table.markdown() + MARKS[1] + rest.partition(MARKS[1])[2]
-        )
+        path = PROJECT / results
+        earlier = json.loads(path.read_text()) if path.exists() else []
+        path.write_text(json.dumps([*earlier, report], indent=2) + "\n")
     return 1 if table.bad else 0
 
 
