@@ -1,4 +1,4 @@
-"""Differences from the published configuration, on the same tasks: docs/scaling.md, experiments.md.
+"""Differences from the published configuration, on the same tasks: docs/scaling.md.
 
     python -m experiments paired --seeds 0,1,2
 
