@@ -65,7 +65,7 @@ class Ours(Contestant):
             input_scale=pixel_scale,
             lanes=workload.threads[1],
         )
-        self._examples = tf.constant(images)
+        self._examples = images
 
     def load(self, weights):
         """See base class."""

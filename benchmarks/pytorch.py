@@ -61,6 +61,7 @@ class PyTorch(Program):
             images = np.ascontiguousarray(images[:, ::-1, ::-1])
         self._images, self._pixel_scale = torch.from_numpy(images), pixel_scale
         self._model = _Network(network).to(memory_format=torch.channels_last)
+        self._training_model = self._compiled(self._model)
         self._optimizer = torch.optim.Adam(
             self._model.parameters(),
             lr=inner.learning_rate,
@@ -133,9 +134,14 @@ class PyTorch(Program):
     def _steps(self, rows: np.ndarray, labels: np.ndarray) -> None:
         for batch, targets in zip(rows, torch.from_numpy(labels).long(), strict=True):
             self._optimizer.zero_grad(set_to_none=True)
-            logits = self._model(self._batch(batch))
+            logits = self._training_model(self._batch(batch))
             F.cross_entropy(logits, targets, reduction="sum").backward()
             self._optimizer.step()
+
+    @staticmethod
+    def _compiled(model: nn.Module) -> nn.Module:
+        """Return what an inner step calls."""
+        return model
 
     def _batch(self, rows: np.ndarray) -> torch.Tensor:
         """Return images in channels-last memory, float32 [batch, channels, height, width]."""
@@ -162,3 +168,12 @@ class PyTorch(Program):
         if value.ndim == 4:
             return value[::-1, ::-1]
         return value.reshape(*self._feature_shape, -1)[::-1, ::-1].reshape(value.shape)
+
+
+class CompiledPyTorch(PyTorch):
+    """The same program, whose inner steps use ``torch.compile``."""
+
+    @staticmethod
+    def _compiled(model):
+        """See base class."""
+        return torch.compile(model)

@@ -26,6 +26,7 @@ from benchmarks.processes import BenchmarkError, Worker, run_job
 from benchmarks.report import PHASES, phase_summary, render
 from benchmarks.worker import (
     CONTESTANTS,
+    JAX,
     MATRIX_PRODUCT,
     OURS,
     PYTORCH,
@@ -38,6 +39,8 @@ from supervised_reptile.errors import ConfigError
 
 BASELINES = tuple(name for name in CONTESTANTS if name != OURS)
 PARTS = ("speed", "jobs")
+PEERS = {PYTORCH: "torch", JAX: "jax"}
+"""Peer -> the module that tells whether an interpreter has it."""
 # Of `difference`. Programs that differ in rounding alone come to 0.02 at most; other constants of
 # Adam, another ε of the normalization or slots reset from task to task to 0.1 at least.
 TOLERANCE = 0.05
@@ -52,7 +55,7 @@ class Settings:
     rounds: int
     seconds: float
     threads: Sequence[int]
-    torch_python: str
+    peer_python: str
     tf1_python: str | None
     only: Sequence[str]
     job_iterations: int
@@ -75,8 +78,11 @@ FLAGS = {
         "given: those that suit the row.",
         str,
     ),
-    "torch_python": Flag(
-        None, "Interpreter that has PyTorch and NumPy. When not given: this one.", str
+    "peer_python": Flag(
+        None,
+        "Interpreter that has PyTorch and JAX besides this package's requirements. When not "
+        "given: this one.",
+        str,
     ),
     "tf1_python": Flag(
         None,
@@ -125,7 +131,7 @@ def _settings(
     rows: str,
     baselines: str | None,
     threads: str | None,
-    torch_python: str | None,
+    peer_python: str | None,
     tf1_python: str | None,
     only: str,
     **numbers: Any,
@@ -145,7 +151,7 @@ def _settings(
         rows=_names("rows", rows, WORKLOADS),
         baselines=known,
         threads=() if threads is None else _thread_pair(threads),
-        torch_python=_interpreter(torch_python or sys.executable),
+        peer_python=_interpreter(peer_python or sys.executable),
         tf1_python=tf1_python and _interpreter(tf1_python),
         only=_names("only", only, PARTS),
         **numbers,
@@ -218,7 +224,7 @@ def _row(
         for name in names:
             bar.set_postfix_str(f"{name}: start and warm-up")
             needs = CONTESTANTS[name].needs
-            python = settings.torch_python if needs == PYTORCH else sys.executable
+            python = settings.peer_python if needs in PEERS else sys.executable
             more = settings.threads if name == OURS else ()
             if needs == TENSORFLOW_1:
                 more = (settings.tf1_python,)
@@ -292,8 +298,9 @@ def _available(settings: Settings) -> list[str]:
     chosen = BASELINES if settings.baselines is None else settings.baselines
     needed = {CONTESTANTS[name].needs for name in chosen} - {None}
     missing = {}  # reason for each missing baseline
-    if PYTORCH in needed and not find(settings.torch_python, "torch", "--torch_python"):
-        missing[PYTORCH] = f"{settings.torch_python} has none; give one with --torch_python"
+    for peer in needed & PEERS.keys():
+        if not find(settings.peer_python, PEERS[peer], "--peer_python"):
+            missing[peer] = f"{settings.peer_python} has none; give one with --peer_python"
     if TENSORFLOW_1 in needed:
         python = settings.tf1_python
         if python is None:

@@ -28,7 +28,7 @@ from supervised_reptile.datasets.few_shot import FewShotDataset
 MATRIX_PRODUCT = "matrix-product"
 MATRIX_SIZE = 2048
 OURS = "ours"
-PYTORCH, TENSORFLOW_1 = "PyTorch", "TensorFlow 1"
+PYTORCH, JAX, TENSORFLOW_1 = "PyTorch", "JAX", "TensorFlow 1"
 
 
 class Entry(NamedTuple):
@@ -54,6 +54,9 @@ CONTESTANTS = {
     "tf1-1thread": Entry("contestants", "TensorFlow1", (1, 0), TENSORFLOW_1),
     "pytorch": Entry("pytorch", "PyTorch", needs=PYTORCH),
     "pytorch-1thread": Entry("pytorch", "PyTorch", (1, 0), PYTORCH),
+    "torch-compile": Entry("pytorch", "CompiledPyTorch", needs=PYTORCH),
+    "torch-compile-1thread": Entry("pytorch", "CompiledPyTorch", (1, 0), PYTORCH),
+    "jax": Entry("jax_program", "Jax", needs=JAX),
 }
 """Name of a contestant -> its entry."""
 

@@ -19,7 +19,7 @@ from benchmarks import report as reporting
 from benchmarks import run as benchmark
 from benchmarks.contestants import stock_model
 from benchmarks.processes import BenchmarkError, Worker
-from benchmarks.worker import OURS, contestant_class, difference, fingerprint, measure
+from benchmarks.worker import CONTESTANTS, OURS, contestant_class, difference, fingerprint, measure
 from benchmarks.workloads import WORKLOADS
 from supervised_reptile.models import miniimagenet_model, omniglot_model
 
@@ -124,15 +124,17 @@ def test_baselines_compute_what_ours_computes(contestant, row):
     assert_agree(row, fingerprint_of(contestant, row))
 
 
-def test_pytorch_computes_what_ours_computes():
-    python = os.environ.get("SUPERVISED_REPTILE_TORCH_PYTHON", sys.executable)
-    if not benchmark.find(python, "torch", "SUPERVISED_REPTILE_TORCH_PYTHON"):
+@pytest.mark.parametrize("contestant", ["pytorch-1thread", "torch-compile-1thread", "jax"])
+def test_peers_compute_what_ours_computes(contestant):
+    python = os.environ.get("SUPERVISED_REPTILE_PEER_PYTHON", sys.executable)
+    module = benchmark.PEERS[CONTESTANTS[contestant].needs]
+    if not benchmark.find(python, module, "SUPERVISED_REPTILE_PEER_PYTHON"):
         pytest.skip(
-            f"needs PyTorch: {python} has none (set SUPERVISED_REPTILE_TORCH_PYTHON to an "
+            f"needs {module}: {python} has none (set SUPERVISED_REPTILE_PEER_PYTHON to an "
             "interpreter that has it)"
         )
     for row in (OMNIGLOT, MINIIMAGENET):
-        with Worker("pytorch-1thread", row, python=python) as worker:
+        with Worker(contestant, row, python=python) as worker:
             assert_agree(row, worker.start["fingerprint"])
 
 
@@ -275,7 +277,7 @@ def test_measure_does_not_time_the_first_call_of_short_work():
         ("--threads 2", 2, "--threads: must be two integers of at least 1, as 1/2. Received: '2'"),
         ("--baselines theano", 2, "Received: 'theano'"),
         ("--json /nowhere/at/all.json", 1, "--json: cannot write /nowhere/at/all.json"),
-        ("--only speed --torch_python /no/python", 1, "--torch_python: cannot run /no/python"),
+        ("--only speed --peer_python /no/python", 1, "--peer_python: cannot run /no/python"),
         ("--only speed --baselines tf1", 1, "TensorFlow 1: give one with --tf1_python"),
         (
             "--only speed --baselines tf1 --tf1_python /bin/false",
