@@ -3,7 +3,7 @@
     python -m benchmarks.scaling
 
 Processes take turns, as in benchmarks.run. A contestant is one process or two that run at the same
-time. Medians and ratios go to results/benchmarks/scaling.json, from which `python docs/tables.py`
+time. Medians and ratios go to results/benchmarks/scaling.json, from which `python docs/tables`
 writes the tables of docs/scaling.md.
 """
 

@@ -66,6 +66,6 @@ def test_training_on_a_data_set_of_the_paper(tmp_path, monkeypatch, capsys):
 
 def test_the_tables_show_their_records():
     done = subprocess.run(
-        [sys.executable, "docs/tables.py", "--check"], cwd=PROJECT, capture_output=True, text=True
+        [sys.executable, "docs/tables", "--check"], cwd=PROJECT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -4,7 +4,7 @@
     python -m tests.campaign --short                                 about two minutes, as in CI
 
 Adds how often each kind of fault was tried, and what came of it, to --results, from which
-`python docs/tables.py` writes the table of docs/reliability.md. Ends with exit code 1 if there was
+`python docs/tables` writes the table of docs/reliability.md. Ends with exit code 1 if there was
 a traceback or a wrong result. Needs Linux and a C compiler.
 """
 

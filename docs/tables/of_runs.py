@@ -1,37 +1,20 @@
-"""Write the tables of the documentation from the records in results/.
+"""Tables of full runs, of the campaign of faults and of benchmarks."""
 
-    python docs/tables.py          writes them
-    python docs/tables.py --check  ends with an error if a page differs
-
-A table stands between the lines "<!-- table: NAME -->" and "<!-- /table -->" of a page.
-"""
-
-import json
 import math
-import re
 import statistics
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
+from records import RESULTS, record, table
 from scipy import stats
 
-PROJECT = Path(__file__).resolve().parents[1]
-RESULTS = PROJECT / "results"
-_TABLE = re.compile(r"(<!-- table: (.+?) -->\n).*?(<!-- /table -->)", re.DOTALL)
-
-
-def table(heads: Sequence[str], rows: Sequence[Sequence[object]], numbers: int) -> str:
-    """Return a table in Markdown whose last ``numbers`` columns are aligned to the right."""
-    marks = ["---"] * (len(heads) - numbers) + ["---:"] * numbers
-    lines = [" | ".join(map(str, row)) for row in (heads, marks, *rows)]
-    return "".join(f"| {line} |\n" for line in lines)
-
-
-def _record(path: str) -> Any:
-    return json.loads((RESULTS / path).read_text(encoding="utf-8"))
+_PROGRAMS = {
+    "keras-step": "compiled Keras step",
+    "tf1-style": "TF1-style session",
+    "pytorch": "PyTorch",
+    "torch-compile": "`torch.compile`",
+    "jax": "JAX",
+}
 
 
 def paired() -> str:
@@ -44,9 +27,9 @@ def paired() -> str:
             f"± {row['interval95_seeds']:.2f}",
             f"{row['lowest_seed']:+.2f} to {row['highest_seed']:+.2f}",
         )
-        for row in _record("experiments/paired/results.json")["variants"][1:]
+        for row in record("experiments/paired/results.json")["variants"][1:]
     ]
-    published = _record("experiments/paired/results.json")["variants"][0]
+    published = record("experiments/paired/results.json")["variants"][0]
     first = ("the chain", f"{published['test_accuracy']:.2f}", "", "", "")
     heads = ("", "accuracy", "difference (tasks)", "(seeds)", "seeds from … to")
     return table(heads, [first, *rows], 4)
@@ -56,7 +39,7 @@ def scaling(phase: str) -> str:
     """Speed of parallel tasks and workers: docs/scaling.md."""
     rows = [
         (name, f"{row['ratio_to_chain']:.2f}", f"{row['lowest']:.2f} to {row['highest']:.2f}")
-        for name, row in _record("benchmarks/scaling.json")["phases"][phase].items()
+        for name, row in record("benchmarks/scaling.json")["phases"][phase].items()
     ]
     return table(("", "speed (the chain: 1)", "lowest to highest round"), rows, 2)
 
@@ -65,7 +48,7 @@ def scaling_on_paper(bytes_per_second: float = 1e9 / 8, latency: float = 1e-4) -
     """The efficiency of workers by the formula of docs/scaling.md."""
     from benchmarks.workloads import WORKLOADS
 
-    report = _record("benchmarks/scaling.json")
+    report = record("benchmarks/scaling.json")
     workload = WORKLOADS[report["row"]]
     size = 4 * 3 * sum(map(math.prod, workload.network.weight_shapes))  # weights and two slots
     separate = report["phases"]["train"]["two trainings, one thread each"]["per_second"] / 2
@@ -79,6 +62,25 @@ def scaling_on_paper(bytes_per_second: float = 1e9 / 8, latency: float = 1e-4) -
     return table(heads, rows, 4)
 
 
+def speed() -> str:
+    """Time of other programs / ours: docs/performance.md."""
+    rows = []
+    for row in record("benchmarks/benchmark.json")["rows"]:
+        for phase, title in (("train", "meta-iteration"), ("evaluate", "evaluation task")):
+            measured = row[phase]["contestants"]
+            share = measured["ours"]["share_of_matrix_product_rate"]["median"]
+            cells = [row["title"] if phase == "train" else "", title, f"{share:.0%}"]
+            for name in _PROGRAMS:
+                ratios = (
+                    f"{measured[each]['ratio_to_ours']['median']:.2f}"
+                    for each in (name, f"{name}-1thread")
+                    if each in measured
+                )
+                cells.append(" / ".join(ratios))
+            rows.append(cells)
+    return table(("", "", "of the floor's speed", *_PROGRAMS.values()), rows, 1 + len(_PROGRAMS))
+
+
 def omniglot_5way() -> str:
     """All full runs of Omniglot 5-way by seed: docs/reproduction.md."""
     from supervised_reptile.reproduction.comparison import compare
@@ -87,8 +89,8 @@ def omniglot_5way() -> str:
     for entry in compare(RESULTS / "runs"):
         if entry["row"] != "omniglot-5way" or entry["status"] != "full":
             continue
-        records = [_record(path.removeprefix("results/")) for path in entry["records"]]
-        ours = [100 * record["accuracy"]["test"]["mean"] for record in records]
+        records = [record(path.removeprefix("results/")) for path in entry["records"]]
+        ours = [100 * each["accuracy"]["test"]["mean"] for each in records]
         published, independent = entry["published"][0], entry["independent"]
         mean, half = _interval_over_seeds(ours)
         others = _interval_over_seeds(independent)
@@ -137,7 +139,7 @@ def faults() -> str:
     """The campaign of faults, all its parts together: docs/reliability.md."""
     verdicts = ("same bits", "accepted", "one clear line", "traceback", "silently wrong")
     total: dict[str, Counter[str]] = {}
-    for part in _record("faults.json"):
+    for part in record("faults.json"):
         for kind, counts in part["faults"].items():
             total.setdefault(kind, Counter()).update(counts)
     rows = [
@@ -160,7 +162,7 @@ def _welch(one: Sequence[float], two: Sequence[float]) -> float:
     return float(stats.t.ppf(0.975, freedom)) * math.sqrt(a + b)
 
 
-TABLES: dict[str, Callable[[], str]] = {
+TABLES = {
     "omniglot 5-way": omniglot_5way,
     "uncertainties": uncertainties,
     "faults": faults,
@@ -169,28 +171,4 @@ TABLES: dict[str, Callable[[], str]] = {
     "scaling in evaluation": lambda: scaling("evaluate"),
     "scaling on paper": scaling_on_paper,
 }
-"""Function that returns each table."""
-
-
-def pages() -> Iterator[tuple[Path, str, str]]:
-    """Yield path, present text and right text of each page with tables."""
-    for path in sorted((PROJECT / "docs").glob("*.md")):
-        text = path.read_text(encoding="utf-8")
-        right = _TABLE.sub(lambda match: match[1] + TABLES[match[2]]() + match[3], text)
-        if _TABLE.search(text):
-            yield path, text, right
-
-
-def main() -> int:
-    """Run the command line; returns the exit code."""
-    sys.path.insert(0, str(PROJECT))
-    stale = [(path, right) for path, text, right in pages() if text != right]
-    for path, right in stale:
-        print(f"{path.relative_to(PROJECT)} does not show its records")
-        if "--check" not in sys.argv:
-            path.write_text(right, encoding="utf-8")
-    return int(bool(stale) and "--check" in sys.argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+"""Name of a table -> the function that returns it."""

@@ -1,0 +1,193 @@
+"""Tables of docs/experiments.md, and of the ablations in docs/reproduction.md."""
+
+import csv
+from collections.abc import Mapping
+from typing import Any
+
+from records import RESULTS, record, table
+
+
+def _results(name: str) -> Any:
+    return record(f"experiments/{name}/results.json")
+
+
+def _percent(accuracy: Mapping[str, float]) -> str:
+    return f"{100 * accuracy['mean']:.1f} ± {100 * accuracy['interval95']:.1f}"
+
+
+def _interval(name: str, what: str) -> str:
+    settings = _results(name)["settings"]
+    samples = f"{settings['eval_samples']:,}"
+    return f"{settings['eval_iters']} steps, ± 95 % interval over {samples} {what}"
+
+
+def sine() -> str:
+    """Loss on new waves before and after fine-tuning."""
+    names = {"random": "random start", "maml": "MAML", "reptile": "Reptile", "fomaml": "FOMAML"}
+    names["joint"] = "joint training"
+    rows = [
+        (
+            names[name],
+            f"{found['loss_before']:.2f}",
+            f"{found['loss_after']:.4f} ± {found['interval95']:.4f}",
+            f"{found['median_after']:.4f}",
+        )
+        for name, found in _results("sine")["algorithms"].items()
+    ]
+    after = f"after {_interval('sine', 'tasks')}"
+    heads = ("", "mean test loss before", after, "median after")
+    return table(heads, rows, 3)
+
+
+def gradient_combinations() -> str:
+    """Accuracy of each combination."""
+    rows = [
+        (name, *(_percent(found["accuracy"][split]) for split in ("test", "train")))
+        for name, found in _results("gradient-combinations")["combinations"].items()
+    ]
+    heads = ("", "test accuracy in percent, ± 95 % interval over tasks", "training classes")
+    return table(heads, rows, 2)
+
+
+def overlap(sweep: str) -> str:
+    """Accuracy of each variant at each value of a sweep."""
+    found = _results(f"overlap-{sweep.replace('_', '-')}")["points"]
+    values = list(dict.fromkeys(point[sweep] for point in found))
+    rows: dict[str, list[str]] = {}
+    for point in found:
+        cell = f"{point['test_accuracy']:.1f} ± {point['interval95']:.1f}"
+        rows.setdefault(point["variant"], []).append(cell)
+    names = {"inner_iters": "inner iterations", "inner_batch": "inner batch"}
+    names["meta_step"] = "outer step size"
+    heads = (names[sweep], *(f"{value:g}" for value in values))
+    return table(heads, [(name, *cells) for name, cells in rows.items()], len(values))
+
+
+def theory() -> str:
+    """How fast the residuals of the expansions fall, and the best coefficients."""
+    found = _results("theory")
+    names = {"maml": "MAML", "fomaml": "FOMAML", "reptile": "Reptile"}
+    rows = [
+        (
+            names[name],
+            f"α^{each['slope']:.2f}",
+            f"α^{each['slope_zeroth']:.2f}",
+            "{:.3f}, {:.2f}".format(*each["fit"][-1]),
+            "{:g}, {:g}".format(*each["predicted"]),
+        )
+        for name, each in found["algorithms"].items()
+    ]
+    least = found["settings"]["rates"][-1]
+    fit = f"best-fitting coefficients at α = {least:g}"
+    heads = ("", "residual falls as", "without the second term", fit, "predicted")
+    return table(heads, rows, 4)
+
+
+def manifolds() -> str:
+    """Where φ ends, next to the point of least mean squared distance."""
+    rows = [
+        (
+            name,
+            f"{found['mean_squared_distance']:.5f}",
+            f"{found['least_mean_squared_distance']:.5f}",
+            f"{found['distance_to_nearest_point']:.4f}",
+        )
+        for name, found in _results("manifolds")["scenes"].items()
+    ]
+    heads = (
+        "",
+        "mean squared distance of the final φ",
+        "minimum",
+        "distance of the final φ from the minimum",
+    )
+    return table(heads, rows, 3)
+
+
+def optimizers() -> str:
+    """Loss after fine-tuning, for starts after some of the meta-iterations."""
+    shown = (1000, 3000, 5000, 9000)
+    rows: dict[str, list[str]] = {}
+    for each in _results("optimizers")["after"]:
+        if each["meta_iterations"] in shown:
+            cell = f"{each['loss']:.2f} ± {each['interval95']:.2f}"
+            rows.setdefault(each["inner_optimizer"], []).append(cell)
+    heads = (
+        f"loss after {_interval('optimizers', 'waves')}; start after",
+        *(f"{number:,}" for number in shown),
+    )
+    return table(heads, [(name, *cells) for name, cells in rows.items()], len(shown))
+
+
+def mixture() -> str:
+    """Loss after fine-tuning of both kinds of functions."""
+    found = _results("mixture")["after"]
+    rows = [
+        (kind, *(_loss(found[f"{kind}, {start}"]) for start in ("untrained", "Reptile")))
+        for kind in ("wave", "compound")
+    ]
+    heads = (f"loss after {_interval('mixture', 'tasks')}", "untrained", "after Reptile")
+    return table(heads, rows, 2)
+
+
+def _loss(found: Mapping[str, float]) -> str:
+    return f"{found['loss']:.2f} ± {found['interval95']:.2f}"
+
+
+def surface() -> str:
+    """Error on new surfaces before and after some steps."""
+    rows = []
+    samples = _results("surface-adam")["settings"]["eval_samples"]
+    for name, title in (("adam", "Adam"), ("sgd", "SGD with a = 2")):
+        path = RESULTS / f"experiments/surface-{name}/curves.csv"
+        with path.open(encoding="utf-8") as file:
+            found = list(csv.DictReader(file))
+        for start in dict.fromkeys(each["start"] for each in found):
+            losses = {
+                int(each["step"]): f"{float(each['loss']):.2f} ± {float(each['interval95']):.2f}"
+                for each in found
+                if each["start"] == start
+            }
+            rows.append((f"{title}, {start}", *(losses[step] for step in (0, 5, 10))))
+    error = f"mean squared error, ± 95 % interval over {samples} surfaces"
+    return table((error, "before", "after 5 steps", "after 10 steps"), rows, 3)
+
+
+def pretraining() -> str:
+    """Accuracy at the end, and when levels were reached."""
+    found = _results("pretraining")
+    levels = ("85", "90", "94")
+    rows = []
+    for name, each in found["starts"].items():
+        reached = []
+        for level in levels:
+            number = found["reached"]["meta_iterations"][level].get(name, "")
+            reached.append("not" if number is None else f"{number:,}" if number != "" else "")
+        rows.append((name, _percent(each["accuracy"]["test"]), *reached))
+    heads = ("start", "test accuracy at the end, ± 95 % interval over tasks")
+    return table((*heads, *(f"{level} % reached after" for level in levels)), rows, 4)
+
+
+def ablations() -> str:
+    """Accuracy of the published configuration with one thing changed."""
+    rows = [
+        (each["variant"], f"{each['test_accuracy']:.1f} ± {each['interval95']:.1f}")
+        for each in _results("ablations")["variants"]
+    ]
+    return table(("", "test accuracy, ± 95 % interval over tasks"), rows, 1)
+
+
+TABLES = {
+    "sine": sine,
+    "gradient combinations": gradient_combinations,
+    "overlap, inner iterations": lambda: overlap("inner_iters"),
+    "overlap, inner batch": lambda: overlap("inner_batch"),
+    "overlap, outer step size": lambda: overlap("meta_step"),
+    "theory": theory,
+    "manifolds": manifolds,
+    "optimizers": optimizers,
+    "mixture": mixture,
+    "surface": surface,
+    "pretraining": pretraining,
+    "ablations": ablations,
+}
+"""Name of a table -> the function that returns it."""
