@@ -10,7 +10,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -29,7 +29,7 @@ Function = Callable[[np.ndarray], np.ndarray]
 """Float inputs [tasks, points, dimensions] to values [tasks, points, 1]."""
 _NORMAL_QUANTILE = 1.959964  # of 97.5 %
 _CALL = 500  # meta-iterations per call of the compiled program
-_TRAINING, _TESTING = 0, 1  # streams of random numbers
+_TRAINING, TEST, VALIDATION = 0, 1, 2  # streams of random numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +59,7 @@ class TestTasks:
         targets: Their values, float32 [tasks, points, 1].
         truth: The functions at the family's queries, float32 [tasks, queries, 1].
         predictions: Before the first step and after each, float32
-            [tasks, steps + 1, queries, 1].
+            [tasks, steps + 1, queries, 1]; or after the last alone, [tasks, 1, queries, 1].
     """
 
     inputs: np.ndarray
@@ -201,7 +201,15 @@ def annealed(start: float, iterations: int) -> list[float]:
 
 
 def test(
-    learner: MetaLearner, family: Family, tasks: int, *, batch: int, steps: int, seed: int
+    learner: MetaLearner,
+    family: Family,
+    tasks: int,
+    *,
+    batch: int,
+    steps: int,
+    seed: int,
+    stream: int = TEST,
+    each_step: bool = True,
 ) -> TestTasks:
     """Fine-tune on new tasks, the same for every learner, in one call.
 
@@ -212,15 +220,20 @@ def test(
         batch: Points in a mini-batch.
         steps: Inner steps.
         seed: Seed of the tasks.
+        stream: ``TEST``, or ``VALIDATION`` for tasks to choose settings by.
+        each_step: Whether to predict after each step instead of after the last alone.
     """
-    rng = np.random.default_rng([seed, _TESTING])
+    rng = np.random.default_rng([seed, stream])
     function, inputs = family.draw(rng, tasks), family.test_inputs(rng, tasks)
     queries = np.broadcast_to(family.queries, (tasks, *family.queries.shape))
     targets = function(inputs)
     table, drawn = evaluation_tasks_of_arrays(
         rng, inputs, targets, queries, batch=batch, steps=steps
     )
-    predictions = learner.predict_after_each_step(table, drawn)
+    if each_step:
+        predictions = learner.predict_after_each_step(table, drawn)
+    else:
+        predictions = learner.predict_tasks(table, drawn, transductive=True)[:, None]
     return TestTasks(inputs, targets, function(queries), predictions)
 
 
@@ -238,7 +251,11 @@ def rows_of_curves(curves: dict[str, np.ndarray]) -> Iterator[tuple[str, int, fl
 
 
 def write_losses(
-    folder: Path, settings: Checked, what: str, tests: Mapping[str, TestTasks]
+    folder: Path,
+    settings: Checked,
+    what: str,
+    tests: Mapping[str, TestTasks],
+    more: Mapping[str, Any] | None = None,
 ) -> dict[str, np.ndarray]:
     """Write ``curves.csv`` and ``results.json`` of named tests, and print their final losses.
 
@@ -247,6 +264,7 @@ def write_losses(
         settings: The experiment's.
         what: Heading of the names.
         tests: What was tested, by name.
+        more: What else to record.
 
     Returns:
         Losses float64 [tasks, steps + 1] by name.
@@ -256,7 +274,7 @@ def write_losses(
     write_table(folder / "curves.csv", (what, "step", "loss", "interval95"), rows)
     last = max(step for _, step, _, _ in rows)
     ends = {name: {"loss": m, "interval95": h} for name, k, m, h in rows if k == last}
-    common.write_results(folder, settings, {"after": ends})
+    common.write_results(folder, settings, {"after": ends, **(more or {})})
     width = max(map(len, ends))
     for name, each in ends.items():
         print(f"{name:<{width}} after {last} steps {each['loss']:.4f} ± {each['interval95']:.4f}")

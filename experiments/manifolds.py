@@ -117,7 +117,7 @@ def run(settings: Settings, place: common.Place) -> None:
     common.load_tensorflow()
     import numpy as np
 
-    figure = common.new_figure(9, 4.4)
+    figure = common.new_figure(9, 5)
     panels = figure.subplots(1, 2)
     rows, found = [], {}
     for axes, (scene, line) in zip(panels, SCENES.items(), strict=True):
@@ -137,14 +137,15 @@ def run(settings: Settings, place: common.Place) -> None:
         )
         rows += [(scene, i, *map(float, point)) for i, point in enumerate(path)]
         angles = np.linspace(0, 2 * np.pi, 200)
-        axes.plot(np.cos(angles), np.sin(angles), color="C2", label="W₁")
+        axes.plot(np.cos(angles), np.sin(angles), color="k", linestyle="--", label="W₁")
         ends = np.array([-2.5, 2.5])
         axes.plot(ends, -(line[0] + line[1] * ends) / line[2], color="C1", label="W₂")
         axes.plot(*path.T, "-o", color="C0", markersize=2.5, linewidth=0.8, label="φ")
         axes.plot(*best, "*", color="k", markersize=11, label="least mean squared distance")
         axes.set(title=scene, aspect="equal", xlim=(-2.2, 1.6), ylim=(-1.3, 2.7))
+        axes.set(xlabel="φ₁", ylabel="φ₂")
         axes.grid(alpha=0.3)
-    panels[0].legend(fontsize="small", loc="lower left")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     figure.suptitle("Reptile between two manifolds of solutions (paper, Fig. 2)")
     write_table(folder / "paths.csv", ("scene", "iteration", "phi_1", "phi_2"), rows)
     common.write_results(folder, settings, {"scenes": found})

@@ -50,7 +50,7 @@ class Settings(Checked):
     """The training and the test of the initial weights."""
 
     meta_iters: int = setting(
-        "Meta-iterations, each with one function of both kinds.", at_least(1), default=3000
+        "Meta-iterations, each with one function of both kinds.", at_least(1), default=10_000
     )
     inner_iters: int = setting("Inner steps per training task.", at_least(1), default=256)
     learning_rate: float = setting("Inner learning rate (SGD).", POSITIVE, default=0.01)

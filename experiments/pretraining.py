@@ -152,9 +152,16 @@ def _figure(curves: Mapping[str, Mapping], epochs: list[dict[str, str]], points:
 
     figure = common.new_figure(11, 4.2)
     left, right = figure.subplots(1, 2, width_ratios=(2, 3))
-    for name, style in (("loss", "--"), ("val_loss", "-")):
-        left.plot([float(e[name]) for e in epochs], style, color="C0", label=name)
-    left.set(xlabel="epoch", ylabel="cross-entropy", title="classifier of all training classes")
+    for column, style, label in (
+        ("accuracy", "--", "training drawings"),
+        ("val_accuracy", "-", "held-out drawings"),
+    ):
+        left.plot([100 * float(e[column]) for e in epochs], style, color="C0", label=label)
+    left.set(
+        xlabel="epoch",
+        ylabel="accuracy in %",
+        title="pre-training: all training classes\n(review, Fig. 13 and 14)",
+    )
     for name, curve in curves.items():
         right.plot(
             curve["iteration"][points - 1 :],
@@ -165,7 +172,7 @@ def _figure(curves: Mapping[str, Mapping], epochs: list[dict[str, str]], points:
     right.set(
         xlabel="meta-iterations",
         ylabel=f"test accuracy in %, mean of {points} tasks",
-        title="Reptile, 1-shot 5-way, transductive (review, Fig. 15)",
+        title="Reptile, 1-shot 5-way, transductive\n(review, Fig. 15)",
     )
     for axes in (left, right):
         axes.grid(alpha=0.3)

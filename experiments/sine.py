@@ -4,7 +4,7 @@
 
 Trains each algorithm on waves of random amplitude and phase, fine-tunes each on fresh ones with
 10 sampled points, and writes the mean test loss, the loss against inner steps and the three panels
-of Fig. 1 into results/experiments/sine.
+of Fig. 1 into results/experiments/sine, or sine-relu with --activation relu.
 """
 
 import time
@@ -13,11 +13,25 @@ from pathlib import Path
 import numpy as np
 
 from experiments import common
-from supervised_reptile.config.declaration import POSITIVE, Checked, at_least, setting, settings
+from supervised_reptile.config.declaration import (
+    POSITIVE,
+    Checked,
+    at_least,
+    one_of,
+    setting,
+    settings,
+)
 from supervised_reptile.runs.files import write_table
 
 NAME = "sine"
-ALGORITHMS = ("random", "maml", "reptile", "fomaml", "joint")
+ALGORITHMS = {
+    "random": "random start",
+    "maml": "MAML",
+    "reptile": "Reptile",
+    "fomaml": "FOMAML",
+    "joint": "joint training",
+}
+"""Title of each algorithm."""
 _PANELS = {"random": "random start", "maml": "after MAML", "reptile": "after Reptile"}
 
 
@@ -28,7 +42,13 @@ class Settings(Checked):
     algorithms: str = setting(
         "Which to run; random is the untrained network.",
         common.names_of(ALGORITHMS),
-        default="random,maml,reptile,fomaml,joint",
+        default=",".join(ALGORITHMS),
+    )
+    activation: str = setting(
+        "Activation of the network: tanh as in the authors' program, or relu, which a comment in it"
+        " states for the paper's figure.",
+        one_of(("tanh", "relu")),
+        default="tanh",
     )
     meta_iters: int = setting("Outer iterations, of one task each.", at_least(1), default=30_000)
     learning_rate: float = setting("Learning rate α of the inner SGD.", POSITIVE, default=0.02)
@@ -63,7 +83,7 @@ def run(settings: Settings, place: common.Place) -> dict[str, np.ndarray]:
         Loss of each test task before the first step and after each, float64 [tasks, steps + 1],
         by name of the algorithm.
     """
-    folder = place.results_folder(NAME)
+    folder = place.results_folder(NAME if settings.activation == "tanh" else f"{NAME}-relu")
     common.load_tensorflow()
     import keras
 
@@ -73,7 +93,7 @@ def run(settings: Settings, place: common.Place) -> dict[str, np.ndarray]:
     for name in settings.algorithms.split(","):
         learner = functions.function_learner(
             "reptile" if name == "random" else name,
-            functions.mlp(1, 64, 64, 1, seed=settings.seed),
+            functions.mlp(1, 64, 64, 1, activation=settings.activation, seed=settings.seed),
             keras.optimizers.SGD(settings.learning_rate),
         )
         step = settings.meta_step if name == "reptile" else settings.adam_step
@@ -101,8 +121,10 @@ def run(settings: Settings, place: common.Place) -> dict[str, np.ndarray]:
     _write(folder, settings, losses, seconds)
     _draw_examples(folder, tests)
     figure = common.new_figure()
-    functions.plot_curves(figure.subplots(), losses)
-    figure.suptitle("Sine wave: loss against inner steps")
+    functions.plot_curves(
+        figure.subplots(), {ALGORITHMS[name]: each for name, each in losses.items()}
+    )
+    figure.suptitle(f"Sine wave, {settings.activation}: mean over {settings.eval_samples:,} tasks")
     common.save_figure(figure, folder, "loss-against-steps")
     return losses
 

@@ -23,7 +23,8 @@ from supervised_reptile.runs.files import write_table
 
 NAME = "theory"
 NETWORK = (1, 32, 32, 1)
-ALGORITHMS = ("maml", "fomaml", "reptile")
+ALGORITHMS = {"maml": "MAML", "fomaml": "FOMAML", "reptile": "Reptile"}
+"""Title of each algorithm."""
 
 
 def coefficients(algorithm: str, k: int) -> tuple[float, float]:
@@ -205,7 +206,9 @@ def run(settings: Settings, place: common.Place) -> None:
     for number, (algorithm, lines) in enumerate(found.items()):
         color = f"C{number}"
         axes.plot(rates, lines["zeroth"], "s:", color=color, markersize=4)
-        axes.plot(rates, lines["residual"], "o-", color=color, label=algorithm, markersize=4)
+        axes.plot(
+            rates, lines["residual"], "o-", color=color, label=ALGORITHMS[algorithm], markersize=4
+        )
     anchor = max(max(lines["residual"]) for lines in found.values())
     axes.plot(rates, [anchor * (r / max(rates)) ** 2 for r in rates], "k--", label="∝ α²")
     axes.set(

@@ -170,5 +170,6 @@ TABLES = {
     "scaling in training": lambda: scaling("train"),
     "scaling in evaluation": lambda: scaling("evaluate"),
     "scaling on paper": scaling_on_paper,
+    "speed": speed,
 }
 """Name of a table -> the function that returns it."""
