@@ -28,7 +28,7 @@ def families():
 
     def drawing(compound_of):
         def draw(rng, tasks):
-            a, p = rng.uniform(0.1, 5, (tasks, 1, 1)), rng.uniform(0, 2 * np.pi, (tasks, 1, 1))
+            a, p = rng.uniform(0, 5, (tasks, 1, 1)), rng.uniform(0, 2 * np.pi, (tasks, 1, 1))
             b = 3 * a * compound_of(np.arange(tasks))[:, None, None]
             return lambda x: (a * np.sin(x + p) + b * np.sin(x / 3 + p)).astype(np.float32)
 

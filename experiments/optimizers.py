@@ -3,11 +3,14 @@
     python -m experiments optimizers
 
 Reptile with inner SGD, RMSprop (ρ = 0.9) and Adam (β1 = 0.1, β2 = 0.99), whose slots and step count
-run on from task to task or are reset for each; the loss on fresh waves against inner steps, for
-starts taken after every thousandth meta-iteration.
+run on from task to task or are reset for each; k = 32 inner steps in training as in the test. The
+loss on fresh waves against inner steps, for starts taken after every thousandth meta-iteration.
 """
 
+import itertools
 from pathlib import Path
+
+import numpy as np
 
 from experiments import common
 from supervised_reptile.config.declaration import (
@@ -37,6 +40,9 @@ class Settings(Checked):
 
     meta_iters: int = setting("Meta-iterations between starts.", at_least(1), default=1000)
     starts: int = setting("Number of starts to test.", at_least(1), default=9)
+    inner_iters: int = setting(
+        "Inner steps per training task (review: 32).", at_least(1), default=32
+    )
     sgd_rate: float = setting("Inner learning rate of SGD.", POSITIVE, default=0.02)
     adaptive_rate: float = setting(
         "Inner learning rate of RMSprop and Adam.", POSITIVE, default=0.005
@@ -47,8 +53,10 @@ class Settings(Checked):
         default=0.1,
     )
     eval_iters: int = setting("Inner steps per test task.", at_least(1), default=32)
-    eval_samples: int = setting("Test tasks.", at_least(2), default=300)
-    seed: int = setting("Seed of everything random.", at_least(0), default=0)
+    eval_samples: int = setting("Test tasks of each seed.", at_least(2), default=300)
+    seeds: tuple[int, ...] = setting(
+        "Seeds of everything random.", common.each_at_least(0), default=(0, 1, 2)
+    )
 
 
 def run(settings: Settings, place: common.Place) -> None:
@@ -59,13 +67,15 @@ def run(settings: Settings, place: common.Place) -> None:
 
     from experiments import functions
 
-    curves = {}
+    losses: dict[tuple[str, int], list] = {}
     steps = functions.annealed(settings.meta_step, settings.meta_iters * (settings.starts + 1))
-    for name, (kind, constants, reset) in VARIANTS.items():
+    for (name, (kind, constants, reset)), seed in itertools.product(
+        VARIANTS.items(), settings.seeds
+    ):
         rate = settings.sgd_rate if kind == "SGD" else settings.adaptive_rate
         learner = functions.function_learner(
             "reptile",
-            functions.mlp(1, 64, 64, 1, seed=settings.seed),
+            functions.mlp(1, 64, 64, 1, seed=seed),
             getattr(keras.optimizers, kind)(rate, **constants),
             reset_optimizer=reset,
         )
@@ -76,10 +86,10 @@ def run(settings: Settings, place: common.Place) -> None:
                 functions.SINE,
                 steps[mine],
                 batch=10,
-                steps=5,
-                seed=settings.seed,
+                steps=settings.inner_iters,
+                seed=seed,
                 first=mine.start,
-                label=f"{name}, start {start + 1} of {settings.starts}",
+                label=f"{name}, seed {seed}, start {start + 1} of {settings.starts}",
             )
             tested = functions.test(
                 learner,
@@ -87,16 +97,23 @@ def run(settings: Settings, place: common.Place) -> None:
                 settings.eval_samples,
                 batch=10,
                 steps=settings.eval_iters,
-                seed=settings.seed,
+                seed=seed,
             )
-            curves[name, mine.stop] = tested.losses()
-    _write(folder, settings, curves)
+            losses.setdefault((name, mine.stop), []).append(tested.losses())
+    _write(folder, settings, losses)
 
 
-def _write(folder: Path, settings: Settings, curves) -> None:
-    """Write table and figure of the losses by optimizer and start, and print the last ones."""
+def _write(folder: Path, settings: Settings, losses) -> None:
+    """Write table and figure of the losses by optimizer and start, and print the last ones.
+
+    Args:
+        folder: Where to write.
+        settings: The experiment's.
+        losses: For each seed float64 [tasks, steps + 1], by (name, meta-iterations).
+    """
     from experiments import functions
 
+    curves = {key: np.concatenate(by_seed) for key, by_seed in losses.items()}
     rows = [
         (name, start, *row[1:])
         for (name, start), losses in curves.items()
@@ -105,7 +122,13 @@ def _write(folder: Path, settings: Settings, curves) -> None:
     header = ("inner_optimizer", "meta_iterations", "step", "loss", "interval95")
     write_table(folder / "curves.csv", header, rows)
     ends = [row for row in rows if row[2] == settings.eval_iters]
-    after = [dict(zip(header, row, strict=True)) for row in ends]
+    after = [
+        {
+            **dict(zip(header, row, strict=True)),
+            "seeds": [float(each[:, -1].mean()) for each in losses[row[0], row[1]]],
+        }
+        for row in ends
+    ]
     common.write_results(folder, settings, {"after": after})
     last = max(start for _, start in curves)
     for name, start, step, loss, half in ends:

@@ -10,6 +10,7 @@ like: the same command goes on.
 import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -101,8 +102,7 @@ def run(settings: Settings, place: trainings.TrainingPlace) -> None:
     for row in rows:
         print(
             f"{row['variant']:<45} {row['test_accuracy']:6.2f} %, difference "
-            f"{row['difference']:+.2f} ± {row['interval95_tasks']:.2f} (tasks), "
-            f"± {row['interval95_seeds']:.2f} (seeds)"
+            f"{row['difference']:+.2f} ± {row['interval95_tasks']:.2f} (tasks)"
         )
     common.save_figure(_figure(rows, settings), folder, NAME)
 
@@ -113,20 +113,22 @@ def _accuracies(folder: Path) -> np.ndarray:
         return np.maximum(found["test/correct"], 0) / found["test/queries"]
 
 
-def _row(name: str, accuracies: Mapping[str, Sequence[np.ndarray]]) -> dict[str, str | float]:
+def _row(name: str, accuracies: Mapping[str, Sequence[np.ndarray]]) -> dict[str, Any]:
     """Mean accuracy in percent, and its paired difference from the published configuration."""
     seeds = len(accuracies[name])
     pairs = zip(accuracies[name], accuracies[PUBLISHED], strict=True)
     differences = [100 * (mine - published) for mine, published in pairs]
     means = [each.mean() for each in differences]
     of_tasks = [each.var(ddof=1) / len(each) for each in differences]
-    of_seeds = np.std(means, ddof=1) / math.sqrt(seeds) if seeds > 1 else math.nan
+    of_seeds = None  # one training tells nothing about others
+    if seeds > 1:
+        of_seeds = float(_T95.get(seeds, 1.96) * np.std(means, ddof=1) / math.sqrt(seeds))
     return {
         "variant": name,
         "test_accuracy": float(100 * np.mean(accuracies[name])),
         "difference": float(np.mean(means)),
         "interval95_tasks": 1.96 * math.sqrt(sum(of_tasks)) / seeds,
-        "interval95_seeds": float(_T95.get(seeds, math.nan) * of_seeds),
+        "interval95_seeds": of_seeds,
         "lowest_seed": float(min(means)),
         "highest_seed": float(max(means)),
     }

@@ -2,29 +2,42 @@
 
     python -m experiments surface
 
-z = a·sin(x² + y² + p), five mini-batches of 20 sampled points, 10,000 points to predict, network
-2 → 128 → 512 → 512 → 128 → 1. With inner Adam (β1 = 0.01, β2 = 0.999) and a ~ U[0, 2], or with
---inner_optimizer sgd and a = 2. The range of x and y, [−2, 2], and the learning rates are ours.
+z = a·sin(x² + y² + p), network 2 → 128 → 512 → 512 → 128 → 1. Training takes five steps on
+mini-batches of 20 sampled points. A test task shows 20 points and asks for 10,000. The inner
+optimizer is Adam (β1 = 0.01, β2 = 0.999) with a ~ U[0, 2], or SGD with a = 2 or a ~ U[0, 2]. The
+learning rate is the one with the lowest error on validation surfaces. The range of x and y,
+[−2, 2], is ours.
 """
+
+import numpy as np
 
 from experiments import common
 from supervised_reptile.config.declaration import (
     NOT_NEGATIVE,
     Checked,
+    Rule,
     at_least,
     one_of,
     setting,
     settings,
 )
+from supervised_reptile.errors import RunError
+from supervised_reptile.runs.files import write_table
 
 NAME = "surface"
+VARIANTS = {
+    "adam": "Adam, a ~ U[0, 2]",
+    "sgd-fixed": "SGD, a = 2",
+    "sgd-varied": "SGD, a ~ U[0, 2]",
+}
+_RATES = {"adam": (0.0003, 0.001, 0.003), "sgd": (0.02, 0.05, 0.1, 0.2)}
+_SNAPSHOTS = (1000, 2000)  # review, Fig. 8
 _SIDE = 100  # 10,000 points to predict
+_POINTS = 20
 
 
 def family(fixed_amplitude: bool):
     """Return the surfaces: amplitude a = 2 or drawn from U[0, 2], phase from U[0, 2π]."""
-    import numpy as np
-
     from experiments import functions
 
     def draw(rng, tasks):
@@ -34,85 +47,156 @@ def family(fixed_amplitude: bool):
 
     side = np.linspace(-2, 2, _SIDE, dtype=np.float32)
     grid = np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
-    sampled = functions.uniform(-2, 2, 100, dimensions=2)
-    return functions.Family(draw, sampled, sampled, grid)
+    return functions.Family(
+        draw,
+        functions.uniform(-2, 2, 5 * _POINTS, dimensions=2),
+        functions.uniform(-2, 2, _POINTS, dimensions=2),
+        grid,
+    )
 
 
 @settings("Experiment")
 class Settings(Checked):
     """The training and the test of the initial weights."""
 
-    inner_optimizer: str = setting(
-        "adam takes a ~ U[0, 2], and sgd a = 2.", one_of(("adam", "sgd")), default="adam"
+    variant: str = setting(
+        f"Inner optimizer and surfaces: {'; '.join(f'{k}: {v}' for k, v in VARIANTS.items())}.",
+        one_of(tuple(VARIANTS)),
+        default="adam",
     )
     meta_iters: int = setting("Meta-iterations.", at_least(1), default=2900)
-    learning_rate: float = setting(
-        "Inner learning rate; 0 means 0.001 for Adam and 0.02 for SGD.", NOT_NEGATIVE, default=0.0
+    learning_rates: tuple[float, ...] = setting(
+        "Inner learning rates to choose from. When not given: "
+        + "; ".join(f"{', '.join(map(str, rates))} for {kind}" for kind, rates in _RATES.items())
+        + ".",
+        Rule("must all be above 0", lambda rates: all(rate > 0 for rate in rates)),
+        default=(),
     )
     meta_step: float = setting(
         "Outer step size at the start, which decreases linearly to 0.", NOT_NEGATIVE, default=0.1
     )
+    eval_interval: int = setting("Meta-iterations between tests.", at_least(1), default=100)
     eval_iters: int = setting(
-        "Inner steps on a test task, five for each pass over its points.", at_least(1), default=25
+        "Inner steps on a test task, all on its 20 points.", at_least(1), default=5
     )
-    eval_samples: int = setting("Test tasks.", at_least(2), default=10)
+    eval_samples: int = setting("Validation tasks, and test tasks.", at_least(2), default=20)
     seed: int = setting("Seed of everything random.", at_least(0), default=0)
 
 
 def run(settings: Settings, place: common.Place) -> None:
-    """Train, test on fresh surfaces, and write table and figure."""
-    folder = place.results_folder(f"{NAME}-{settings.inner_optimizer}")
+    """Choose the learning rate, train, test on fresh surfaces, and write tables and figure."""
+    folder = place.results_folder(f"{NAME}-{settings.variant}")
     common.load_tensorflow()
+    from experiments import functions
+
+    def test(learner, stream=functions.TEST, each_step=False):
+        return functions.test(
+            learner,
+            family(settings.variant == "sgd-fixed"),
+            settings.eval_samples,
+            batch=_POINTS,
+            steps=settings.eval_iters,
+            seed=settings.seed,
+            stream=stream,
+            each_step=each_step,
+        )
+
+    rates = settings.learning_rates or _RATES[settings.variant.split("-")[0]]
+    validation: dict[float, float | None] = {}
+    for rate in rates:
+        *_, (_, learner) = _training(settings, rate)
+        losses = test(learner, functions.VALIDATION).losses()
+        loss = float(losses.mean())
+        validation[rate] = loss if np.isfinite(loss) else None
+    finite = {rate: loss for rate, loss in validation.items() if loss is not None}
+    if not finite:
+        raise RunError(f"--learning_rates: the test diverged at each of them. Received: {rates}")
+    best = min(finite, key=finite.__getitem__)
+    tests, snapshots, over_training = {}, {}, []
+    for iteration, learner in _training(settings, best):
+        if iteration in (0, settings.meta_iters):
+            tests["Reptile" if iteration else "untrained"] = test(learner, each_step=True)
+        found = test(learner)
+        mean, half = functions.mean_and_interval(found.losses()[:, -1])
+        over_training.append((iteration, float(mean), float(half)))
+        if iteration in (*_SNAPSHOTS, settings.meta_iters):
+            snapshots[iteration] = found
+    chosen = {
+        "learning_rate": best,
+        "validation_losses": {str(rate): loss for rate, loss in validation.items()},
+        "snapshots": {
+            str(iteration): {"loss": mean, "interval95": half}
+            for iteration, mean, half in over_training
+            if iteration in snapshots
+        },
+    }
+    losses = functions.write_losses(folder, settings, "start", tests, chosen)
+    header = ("meta_iterations", "loss", "interval95")
+    write_table(folder / "training.csv", header, over_training)
+    _draw(folder, settings, snapshots, over_training, losses)
+
+
+def _training(settings: Settings, rate: float):
+    """Train, and yield the learner at the start and every ``eval_interval`` meta-iterations."""
     import keras
 
     from experiments import functions
 
-    if settings.inner_optimizer == "sgd":
-        optimizer = keras.optimizers.SGD(settings.learning_rate or 0.02)
-    else:
-        rate = settings.learning_rate or 0.001
+    if settings.variant == "adam":
         optimizer = keras.optimizers.Adam(rate, beta_1=0.01, beta_2=0.999)
-    surfaces = family(fixed_amplitude=settings.inner_optimizer == "sgd")
+    else:
+        optimizer = keras.optimizers.SGD(rate)
     learner = functions.function_learner(
         "reptile", functions.mlp(2, 128, 512, 512, 128, 1, seed=settings.seed), optimizer
     )
-    tests = {}
-    for state in ("untrained", "Reptile"):
-        if state == "Reptile":
-            functions.train(
-                learner,
-                surfaces,
-                functions.annealed(settings.meta_step, settings.meta_iters),
-                batch=20,
-                steps=5,
-                seed=settings.seed,
-                label=NAME,
-            )
-        tests[state] = functions.test(
+    yield 0, learner
+    steps = functions.annealed(settings.meta_step, settings.meta_iters)
+    for first in range(0, settings.meta_iters, settings.eval_interval):
+        mine = steps[first : first + settings.eval_interval]
+        functions.train(
             learner,
-            surfaces,
-            settings.eval_samples,
-            batch=20,
-            steps=settings.eval_iters,
+            family(settings.variant == "sgd-fixed"),
+            mine,
+            batch=_POINTS,
+            steps=5,
             seed=settings.seed,
+            first=first,
+            label=f"{NAME}, learning rate {rate:g}",
         )
-    losses = functions.write_losses(folder, settings, "start", tests)
-    figure = common.new_figure(13, 3.5)
-    *panels, against_steps = figure.subplots(1, 4)
-    task = tests["Reptile"]
-    shown = {
-        "true": task.truth[0],
-        "before": task.predictions[0, 0],
-        f"after {settings.eval_iters} steps": task.predictions[0, -1],
-    }
-    limit = float(abs(task.truth[0]).max())
+        yield first + len(mine), learner
+
+
+def _draw(folder, settings: Settings, snapshots, over_training, losses) -> None:
+    """Draw a test task at the snapshots, and the loss against meta-iterations and inner steps."""
+    from experiments import functions
+
+    last = list(snapshots.values())[-1]
+    shown = {"true, with the points shown": last.truth[0]}
+    for iteration, found in snapshots.items():
+        shown[f"{iteration:,} meta-iterations"] = found.predictions[0, -1]
+    figure = common.new_figure(3 * len(shown), 6)
+    above, below = figure.subfigures(2, 1)
+    panels = np.atleast_1d(above.subplots(1, len(shown), sharey=True))
+    limit = float(abs(last.truth[0]).max())
     for axes, (title, values) in zip(panels, shown.items(), strict=True):
         image = axes.imshow(
             values.reshape(_SIDE, _SIDE), extent=(-2, 2, -2, 2), origin="lower", vmin=-limit,
             vmax=limit, cmap="RdBu",
         )  # fmt: skip
-        axes.set(title=title)
-    panels[0].plot(*task.inputs[0].T, ".", color="k", markersize=2)
-    figure.colorbar(image, ax=panels, shrink=0.8)
-    functions.plot_curves(against_steps, losses)
+        axes.set(xlabel="x")
+        axes.set_title(title, fontsize="medium")
+    panels[0].set_ylabel("y")
+    panels[0].plot(*last.inputs[0].T, ".", color="k", markersize=3)
+    above.colorbar(image, ax=panels, label="z")
+    above.suptitle(f"{VARIANTS[settings.variant]}: a test task after {settings.eval_iters} steps")
+    training, tuning = below.subplots(1, 2, sharey=True)
+    iterations, mean, half = map(np.asarray, zip(*over_training, strict=True))
+    training.plot(iterations, mean, color="C1")
+    training.fill_between(iterations, mean - half, mean + half, color="C1", alpha=0.25, linewidth=0)
+    training.set(
+        xlabel="meta-iterations", ylabel=f"mean squared error after {settings.eval_iters} steps"
+    )
+    training.grid(alpha=0.3)
+    functions.plot_curves(tuning, losses)
+    tuning.set_ylabel("mean squared error")
     common.save_figure(figure, folder, NAME)

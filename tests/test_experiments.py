@@ -196,13 +196,18 @@ def test_the_runner_hands_over_what_the_flags_say(tmp_path, monkeypatch):
 def test_inner_optimizers(tmp_path, monkeypatch):
     ours = {name: optimizers.VARIANTS[name] for name in ("SGD", "Adam, reset")}
     monkeypatch.setattr(optimizers, "VARIANTS", ours)
-    settings = optimizers.Settings(meta_iters=2, starts=2, eval_iters=3, eval_samples=4)
+    settings = optimizers.Settings(
+        meta_iters=2, starts=2, inner_iters=4, eval_iters=3, eval_samples=4, seeds=(0, 1)
+    )
     optimizers.run(settings, Place(results=str(tmp_path)))
     rows = read(tmp_path, "curves.csv")
     assert [(r["inner_optimizer"], r["meta_iterations"], r["step"]) for r in rows] == [
         (name, start, str(step)) for name in ours for start in "24" for step in range(4)
     ]
-    assert len(read(tmp_path, "results.json")["after"]) == 4
+    after = read(tmp_path, "results.json")["after"]
+    assert len(after) == 4
+    for each in after:
+        assert each["loss"] == pytest.approx(np.mean(each["seeds"])) and np.ptp(each["seeds"]) > 0
     assert has_figure(tmp_path, "optimizers")
 
 
@@ -233,12 +238,24 @@ def test_surface(tmp_path, monkeypatch):
     z = surfaces.draw(np.random.default_rng(0), 1)(corner)[0, :, 0]
     np.testing.assert_allclose(z, [z[0], -z[0], -z[0]], rtol=1e-3)  # half a period of x² + y²
     monkeypatch.setattr(surface, "_SIDE", 8)
-    settings = surface.Settings(meta_iters=1, eval_iters=2, eval_samples=2)
+    assert surfaces.test_inputs(np.random.default_rng(0), 3).shape == (3, 20, 2)
+    monkeypatch.setattr(surface, "_SNAPSHOTS", (2,))
+    settings = surface.Settings(
+        variant="sgd-fixed",
+        meta_iters=4,
+        eval_interval=2,
+        eval_iters=2,
+        eval_samples=2,
+        learning_rates=(1e4, 0.1),  # the first diverges
+    )
     surface.run(settings, Place(results=str(tmp_path)))
     assert len(read(tmp_path, "curves.csv")) == 2 * 3
+    assert [row["meta_iterations"] for row in read(tmp_path, "training.csv")] == ["0", "2", "4"]
+    found = read(tmp_path, "results.json")
+    assert found["learning_rate"] == 0.1 and set(found["snapshots"]) == {"2", "4"}
     assert has_figure(tmp_path, "surface")
-    with pytest.raises(ConfigError, match="--inner_optimizer: must be one of adam, sgd"):
-        surface.Settings(inner_optimizer="lion")
+    with pytest.raises(ConfigError, match="--variant: must be one of adam, sgd-fixed, sgd-varied"):
+        surface.Settings(variant="lion")
 
 
 # ----------------------------------------------------------------------------------- trainings

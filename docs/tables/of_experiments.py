@@ -1,10 +1,9 @@
 """Tables of docs/experiments.md, and of the ablations in docs/reproduction.md."""
 
-import csv
 from collections.abc import Mapping
 from typing import Any
 
-from records import RESULTS, record, table
+from records import record, table
 
 
 def _results(name: str) -> Any:
@@ -17,11 +16,11 @@ def _percent(accuracy: Mapping[str, float]) -> str:
 
 def _interval(name: str, what: str) -> str:
     settings = _results(name)["settings"]
-    samples = f"{settings['eval_samples']:,}"
+    samples = f"{settings['eval_samples'] * len(settings.get('seeds', [0])):,}"
     return f"{settings['eval_iters']} steps, ± 95 % interval over {samples} {what}"
 
 
-def sine() -> str:
+def sine(folder: str) -> str:
     """Loss on new waves before and after fine-tuning."""
     names = {"random": "random start", "maml": "MAML", "reptile": "Reptile", "fomaml": "FOMAML"}
     names["joint"] = "joint training"
@@ -32,9 +31,9 @@ def sine() -> str:
             f"{found['loss_after']:.4f} ± {found['interval95']:.4f}",
             f"{found['median_after']:.4f}",
         )
-        for name, found in _results("sine")["algorithms"].items()
+        for name, found in _results(folder)["algorithms"].items()
     ]
-    after = f"after {_interval('sine', 'tasks')}"
+    after = f"after {_interval(folder, 'tasks')}"
     heads = ("", "mean test loss before", after, "median after")
     return table(heads, rows, 3)
 
@@ -109,7 +108,8 @@ def optimizers() -> str:
     rows: dict[str, list[str]] = {}
     for each in _results("optimizers")["after"]:
         if each["meta_iterations"] in shown:
-            cell = f"{each['loss']:.2f} ± {each['interval95']:.2f}"
+            seeds = each["seeds"]
+            cell = f"{_loss(each)} ({min(seeds):.2f} to {max(seeds):.2f})"
             rows.setdefault(each["inner_optimizer"], []).append(cell)
     heads = (
         f"loss after {_interval('optimizers', 'waves')}; start after",
@@ -133,23 +133,25 @@ def _loss(found: Mapping[str, float]) -> str:
     return f"{found['loss']:.2f} ± {found['interval95']:.2f}"
 
 
+_SURFACES = {
+    "adam": "Adam, a ~ U[0, 2]",
+    "sgd-fixed": "SGD, a = 2",
+    "sgd-varied": "SGD, a ~ U[0, 2]",
+}
+
+
 def surface() -> str:
-    """Error on new surfaces before and after some steps."""
+    """Error on new surfaces, from the untrained start and from snapshots of the training."""
     rows = []
-    samples = _results("surface-adam")["settings"]["eval_samples"]
-    for name, title in (("adam", "Adam"), ("sgd", "SGD with a = 2")):
-        path = RESULTS / f"experiments/surface-{name}/curves.csv"
-        with path.open(encoding="utf-8") as file:
-            found = list(csv.DictReader(file))
-        for start in dict.fromkeys(each["start"] for each in found):
-            losses = {
-                int(each["step"]): f"{float(each['loss']):.2f} ± {float(each['interval95']):.2f}"
-                for each in found
-                if each["start"] == start
-            }
-            rows.append((f"{title}, {start}", *(losses[step] for step in (0, 5, 10))))
-    error = f"mean squared error, ± 95 % interval over {samples} surfaces"
-    return table((error, "before", "after 5 steps", "after 10 steps"), rows, 3)
+    for variant, title in _SURFACES.items():
+        found = _results(f"surface-{variant}")
+        snapshots = (_loss(each) for each in found["snapshots"].values())
+        rate = f"{found['learning_rate']:g}"
+        rows.append((title, rate, _loss(found["after"]["untrained"]), *snapshots))
+    error = f"mean squared error after {_interval('surface-adam', 'surfaces')}"
+    times = (f"{int(number):,}" for number in found["snapshots"])
+    heads = (error, "learning rate", "untrained", *times)
+    return table(heads, rows, len(heads) - 1)
 
 
 def pretraining() -> str:
@@ -177,7 +179,8 @@ def ablations() -> str:
 
 
 TABLES = {
-    "sine": sine,
+    "sine": lambda: sine("sine"),
+    "sine, relu": lambda: sine("sine-relu"),
     "gradient combinations": gradient_combinations,
     "overlap, inner iterations": lambda: overlap("inner_iters"),
     "overlap, inner batch": lambda: overlap("inner_batch"),

@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from records import RESULTS, record, table
 from scipy import stats
@@ -19,20 +19,29 @@ _PROGRAMS = {
 
 def paired() -> str:
     """Differences from the published configuration: docs/scaling.md."""
-    rows = [
-        (
-            row["variant"],
-            f"{row['test_accuracy']:.2f}",
-            f"{row['difference']:+.2f} ± {row['interval95_tasks']:.2f}",
-            f"± {row['interval95_seeds']:.2f}",
-            f"{row['lowest_seed']:+.2f} to {row['highest_seed']:+.2f}",
-        )
-        for row in record("experiments/paired/results.json")["variants"][1:]
-    ]
-    published = record("experiments/paired/results.json")["variants"][0]
-    first = ("the chain", f"{published['test_accuracy']:.2f}", "", "", "")
+    published, *variants = record("experiments/paired/results.json")["variants"]
+    rows = [("the chain", f"{published['test_accuracy']:.2f}", "", "", "")]
+    for row in variants:
+        seeds = (f"± {row['interval95_seeds']:.2f}", _range_of_seeds(row))
+        rows.append((row["variant"], f"{row['test_accuracy']:.2f}", _difference(row), *seeds))
     heads = ("", "accuracy", "difference (tasks)", "(seeds)", "seeds from … to")
-    return table(heads, [first, *rows], 4)
+    return table(heads, rows, 4)
+
+
+def meta_batches() -> str:
+    """Differences of larger meta-batches, one seed: docs/scaling.md."""
+    published, *variants = record("experiments/meta-batches/results.json")["variants"]
+    rows = [("the chain, meta-batch 5", f"{published['test_accuracy']:.2f}", "")]
+    rows += [(row["variant"], f"{row['test_accuracy']:.2f}", _difference(row)) for row in variants]
+    return table(("", "accuracy", "difference (tasks)"), rows, 2)
+
+
+def _difference(row: Mapping[str, float]) -> str:
+    return f"{row['difference']:+.2f} ± {row['interval95_tasks']:.2f}"
+
+
+def _range_of_seeds(row: Mapping[str, float]) -> str:
+    return f"{row['lowest_seed']:+.2f} to {row['highest_seed']:+.2f}"
 
 
 def scaling(phase: str) -> str:
@@ -167,6 +176,7 @@ TABLES = {
     "uncertainties": uncertainties,
     "faults": faults,
     "paired": paired,
+    "meta-batches": meta_batches,
     "scaling in training": lambda: scaling("train"),
     "scaling in evaluation": lambda: scaling("evaluate"),
     "scaling on paper": scaling_on_paper,
