@@ -204,6 +204,16 @@ def test_a_table_of_contents_that_hides_members(tmp_path):
     refused(lambda: read(path), "x.zip is damaged: its table of contents lists 1 of 3 members")
 
 
+@pytest.mark.parametrize("name", [b"a/\0.png", b"a/1.pnf", b".a1.png", b"a/1png/"])
+def test_a_damaged_name_in_the_table_of_contents_of_a_zip(name, tmp_path):
+    """It would look like a folder, another kind of file or a hidden one, and not be read."""
+    path = write_zip(tmp_path / "x.zip", [("a/1.png", b"image"), ("a/2.png", b"another")])
+    content = path.read_bytes()
+    at = content.index(b"a/1.png", content.index(b"PK\1\2"))
+    path.write_bytes(content[:at] + name + content[at + len(name) :])
+    refused(lambda: read(path), "x.zip is truncated, damaged or not a zip")
+
+
 @pytest.mark.parametrize("count", [0xFFFE, 0xFFFF, 0x10001])
 def test_a_zip_of_many_members(count, tmp_path):
     path = tmp_path / "x.zip"

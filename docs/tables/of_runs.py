@@ -28,10 +28,10 @@ def paired() -> str:
     return table(heads, rows, 4)
 
 
-def meta_batches() -> str:
-    """Differences of larger meta-batches, one seed: docs/scaling.md."""
-    published, *variants = record("experiments/meta-batches/results.json")["variants"]
-    rows = [("the chain, meta-batch 5", f"{published['test_accuracy']:.2f}", "")]
+def one_seed(name: str) -> str:
+    """Differences from the published configuration after one training each."""
+    published, *variants = record(f"experiments/{name}/results.json")["variants"]
+    rows = [("the chain, as published", f"{published['test_accuracy']:.2f}", "")]
     rows += [(row["variant"], f"{row['test_accuracy']:.2f}", _difference(row)) for row in variants]
     return table(("", "accuracy", "difference (tasks)"), rows, 2)
 
@@ -176,7 +176,8 @@ TABLES = {
     "uncertainties": uncertainties,
     "faults": faults,
     "paired": paired,
-    "meta-batches": meta_batches,
+    "meta-batches": lambda: one_seed("meta-batches"),
+    "momentum": lambda: one_seed("momentum"),
     "scaling in training": lambda: scaling("train"),
     "scaling in evaluation": lambda: scaling("evaluate"),
     "scaling on paper": scaling_on_paper,

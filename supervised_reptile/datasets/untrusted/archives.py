@@ -86,6 +86,7 @@ def _checked_archive(path: Path) -> Iterator[zipfile.ZipFile]:
             )
         names: Counter[PurePosixPath] = Counter()
         for member in archive.infolist():
+            _check_name(archive, member)
             if reason := why_unsafe(member.filename) or _why_refused(member):
                 raise _refused(path, member.filename, reason)
             if not member.is_dir():
@@ -114,6 +115,21 @@ def _promised_members(path: Path) -> int:
     if count == 0xFFFF and (start := end.rfind(b"PK\6\6")) >= 0:
         (count,) = struct.unpack_from("<Q", end, start + 32)
     return count
+
+
+def _check_name(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+    """Check that the table of contents and the member itself agree on the name.
+
+    Otherwise a damaged name could make an image look like a folder or another kind of file, which
+    is not read. ``zipfile`` compares the names when it opens a member.
+
+    Raises:
+        BadZipFile: They differ.
+    """
+    if member.flag_bits & _ENCRYPTED:
+        return  # refused anyway
+    with contextlib.suppress(NotImplementedError):  # a compression that matters only if it is read
+        archive.open(member).close()
 
 
 def _why_refused(member: zipfile.ZipInfo) -> str | None:
