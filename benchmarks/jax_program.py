@@ -9,9 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.plain_loop import Program
-from benchmarks.workloads import BLOCKS, Workload
-
-_EPSILON = 1e-3
+from benchmarks.workloads import BLOCKS, NORMALIZATION_EPSILON, Workload
 
 
 class Jax(Program):
@@ -27,13 +25,8 @@ class Jax(Program):
         self._evaluate = jax.jit(self._evaluation_task)
 
     @staticmethod
-    def set_threads(intra: int, inter: int) -> None:
-        """XLA's threads cannot be set at run time."""
-        raise NotImplementedError
-
-    @staticmethod
     def threads() -> str:
-        """Return the threads in use, in readable form."""
+        """Return the threads in use, in readable form; XLA's cannot be set at run time."""
         return "default"
 
     def load(self, weights):
@@ -101,7 +94,7 @@ class Jax(Program):
             )
             x = x + bias
             mean, variance = x.mean((0, 1, 2)), x.var((0, 1, 2))
-            x = (x - mean) * (gamma * jax.lax.rsqrt(variance + _EPSILON)) + beta
+            x = (x - mean) * (gamma * jax.lax.rsqrt(variance + NORMALIZATION_EPSILON)) + beta
             if self._network.pool:
                 window = (1, 2, 2, 1)
                 x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, window, "SAME")

@@ -13,9 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from benchmarks.plain_loop import Program
-from benchmarks.workloads import BLOCKS, Network, Workload
-
-_EPSILON = 1e-3
+from benchmarks.workloads import BLOCKS, NORMALIZATION_EPSILON, Network, Workload
 
 
 class _Block(nn.Module):
@@ -28,7 +26,9 @@ class _Block(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.convolution(x)
-        x = F.batch_norm(x, None, None, self.gamma, self.beta, training=True, eps=_EPSILON)
+        x = F.batch_norm(
+            x, None, None, self.gamma, self.beta, training=True, eps=NORMALIZATION_EPSILON
+        )
         if self._pool:
             x = F.max_pool2d(x, 2, ceil_mode=True)  # like TensorFlow's SAME
         return F.relu(x)
@@ -61,7 +61,7 @@ class PyTorch(Program):
             images = np.ascontiguousarray(images[:, ::-1, ::-1])
         self._images, self._pixel_scale = torch.from_numpy(images), pixel_scale
         self._model = _Network(network).to(memory_format=torch.channels_last)
-        self._training_model = self._compiled(self._model)
+        self._training_model: nn.Module = self._model
         self._optimizer = torch.optim.Adam(
             self._model.parameters(),
             lr=inner.learning_rate,
@@ -138,11 +138,6 @@ class PyTorch(Program):
             F.cross_entropy(logits, targets, reduction="sum").backward()
             self._optimizer.step()
 
-    @staticmethod
-    def _compiled(model: nn.Module) -> nn.Module:
-        """Return what an inner step calls."""
-        return model
-
     def _batch(self, rows: np.ndarray) -> torch.Tensor:
         """Return images in channels-last memory, float32 [batch, channels, height, width]."""
         pixels = self._images[torch.from_numpy(rows).long()].float() * self._pixel_scale
@@ -173,7 +168,6 @@ class PyTorch(Program):
 class CompiledPyTorch(PyTorch):
     """The same program, whose inner steps use ``torch.compile``."""
 
-    @staticmethod
-    def _compiled(model):
-        """See base class."""
-        return torch.compile(model)
+    def __init__(self, workload: Workload, images: np.ndarray, pixel_scale: float) -> None:
+        super().__init__(workload, images, pixel_scale)
+        self._training_model = torch.compile(self._model)

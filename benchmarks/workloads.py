@@ -24,6 +24,7 @@ from supervised_reptile.tasks import (
 
 KERNEL = 3
 BLOCKS = 4
+NORMALIZATION_EPSILON = 1e-3
 # Enough images per class for any task here. (Mini-ImageNet has 600, but timing does not depend on
 # it, and every process holds the images.)
 _IMAGES_PER_CLASS = {"omniglot": 20, "miniimagenet": 30}

@@ -292,15 +292,19 @@ def plot_example(axes: Axes, family: Family, tests: TestTasks, title: str) -> No
     axes.grid(alpha=0.3)
 
 
+def plot_with_interval(
+    axes: Axes, x: np.ndarray, mean: np.ndarray, half: np.ndarray, color: str, label: str = ""
+) -> None:
+    """Draw a curve, and shade its interval of ``half`` to each side."""
+    axes.plot(x, mean, color=color, label=label, linewidth=1.3)
+    axes.fill_between(x, mean - half, mean + half, color=color, alpha=0.25, linewidth=0)
+
+
 def plot_curves(axes: Axes, curves: dict[str, np.ndarray]) -> None:
     """Draw the mean loss against inner steps, with a shaded interval."""
     for number, (name, losses) in enumerate(curves.items()):
         mean, half = mean_and_interval(losses)
-        steps = np.arange(len(mean))
-        axes.plot(steps, mean, color=f"C{number}", label=name, linewidth=1.3)
-        axes.fill_between(
-            steps, mean - half, mean + half, color=f"C{number}", alpha=0.25, linewidth=0
-        )
+        plot_with_interval(axes, np.arange(len(mean)), mean, half, f"C{number}", name)
     axes.set(xlabel="inner steps on a test task", ylabel="mean squared error", yscale="log")
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize="small")

@@ -103,6 +103,11 @@ def run(settings: Settings, place: trainings.TrainingPlace) -> None:
         print(
             f"{row['variant']:<45} {row['test_accuracy']:6.2f} %, difference "
             f"{row['difference']:+.2f} ± {row['interval95_tasks']:.2f} (tasks)"
+            + (
+                f", ± {row['interval95_seeds']:.2f} (seeds)"
+                if row["interval95_seeds"] is not None
+                else ""
+            )
         )
     common.save_figure(_figure(rows, settings), folder, NAME)
 
@@ -121,8 +126,8 @@ def _row(name: str, accuracies: Mapping[str, Sequence[np.ndarray]]) -> dict[str,
     means = [each.mean() for each in differences]
     of_tasks = [each.var(ddof=1) / len(each) for each in differences]
     of_seeds = None  # one training tells nothing about others
-    if seeds > 1:
-        of_seeds = float(_T95.get(seeds, 1.96) * np.std(means, ddof=1) / math.sqrt(seeds))
+    if seeds in _T95:
+        of_seeds = float(_T95[seeds] * np.std(means, ddof=1) / math.sqrt(seeds))
     return {
         "variant": name,
         "test_accuracy": float(100 * np.mean(accuracies[name])),

@@ -89,10 +89,12 @@ def run(settings: Settings, place: common.Place) -> None:
     common.load_tensorflow()
     from experiments import functions
 
+    surfaces = family(settings.variant == "sgd-fixed")
+
     def test(learner, stream=functions.TEST, each_step=False):
         return functions.test(
             learner,
-            family(settings.variant == "sgd-fixed"),
+            surfaces,
             settings.eval_samples,
             batch=_POINTS,
             steps=settings.eval_iters,
@@ -104,7 +106,7 @@ def run(settings: Settings, place: common.Place) -> None:
     rates = settings.learning_rates or _RATES[settings.variant.split("-")[0]]
     validation: dict[float, float | None] = {}
     for rate in rates:
-        *_, (_, learner) = _training(settings, rate)
+        *_, (_, learner) = _training(settings, surfaces, rate)
         losses = test(learner, functions.VALIDATION).losses()
         loss = float(losses.mean())
         validation[rate] = loss if np.isfinite(loss) else None
@@ -113,10 +115,11 @@ def run(settings: Settings, place: common.Place) -> None:
         raise RunError(f"--learning_rates: the test diverged at each of them. Received: {rates}")
     best = min(finite, key=finite.__getitem__)
     tests, snapshots, over_training = {}, {}, []
-    for iteration, learner in _training(settings, best):
-        if iteration in (0, settings.meta_iters):
-            tests["Reptile" if iteration else "untrained"] = test(learner, each_step=True)
-        found = test(learner)
+    for iteration, learner in _training(settings, surfaces, best):
+        each_step = iteration in (0, settings.meta_iters)
+        found = test(learner, each_step=each_step)
+        if each_step:
+            tests["Reptile" if iteration else "untrained"] = found
         mean, half = functions.mean_and_interval(found.losses()[:, -1])
         over_training.append((iteration, float(mean), float(half)))
         if iteration in (*_SNAPSHOTS, settings.meta_iters):
@@ -136,7 +139,7 @@ def run(settings: Settings, place: common.Place) -> None:
     _draw(folder, settings, snapshots, over_training, losses)
 
 
-def _training(settings: Settings, rate: float):
+def _training(settings: Settings, surfaces, rate: float):
     """Train, and yield the learner at the start and every ``eval_interval`` meta-iterations."""
     import keras
 
@@ -155,7 +158,7 @@ def _training(settings: Settings, rate: float):
         mine = steps[first : first + settings.eval_interval]
         functions.train(
             learner,
-            family(settings.variant == "sgd-fixed"),
+            surfaces,
             mine,
             batch=_POINTS,
             steps=5,
@@ -191,8 +194,7 @@ def _draw(folder, settings: Settings, snapshots, over_training, losses) -> None:
     above.suptitle(f"{VARIANTS[settings.variant]}: a test task after {settings.eval_iters} steps")
     training, tuning = below.subplots(1, 2, sharey=True)
     iterations, mean, half = map(np.asarray, zip(*over_training, strict=True))
-    training.plot(iterations, mean, color="C1")
-    training.fill_between(iterations, mean - half, mean + half, color="C1", alpha=0.25, linewidth=0)
+    functions.plot_with_interval(training, iterations, mean, half, "C1")
     training.set(
         xlabel="meta-iterations", ylabel=f"mean squared error after {settings.eval_iters} steps"
     )

@@ -22,11 +22,11 @@ def _interval(name: str, what: str) -> str:
 
 def sine(folder: str) -> str:
     """Loss on new waves before and after fine-tuning."""
-    names = {"random": "random start", "maml": "MAML", "reptile": "Reptile", "fomaml": "FOMAML"}
-    names["joint"] = "joint training"
+    from experiments.sine import ALGORITHMS
+
     rows = [
         (
-            names[name],
+            ALGORITHMS[name],
             f"{found['loss_before']:.2f}",
             f"{found['loss_after']:.4f} ± {found['interval95']:.4f}",
             f"{found['median_after']:.4f}",
@@ -64,11 +64,12 @@ def overlap(sweep: str) -> str:
 
 def theory() -> str:
     """How fast the residuals of the expansions fall, and the best coefficients."""
+    from experiments.theory import ALGORITHMS
+
     found = _results("theory")
-    names = {"maml": "MAML", "fomaml": "FOMAML", "reptile": "Reptile"}
     rows = [
         (
-            names[name],
+            ALGORITHMS[name],
             f"α^{each['slope']:.2f}",
             f"α^{each['slope_zeroth']:.2f}",
             "{:.3f}, {:.2f}".format(*each["fit"][-1]),
@@ -133,17 +134,12 @@ def _loss(found: Mapping[str, float]) -> str:
     return f"{found['loss']:.2f} ± {found['interval95']:.2f}"
 
 
-_SURFACES = {
-    "adam": "Adam, a ~ U[0, 2]",
-    "sgd-fixed": "SGD, a = 2",
-    "sgd-varied": "SGD, a ~ U[0, 2]",
-}
-
-
 def surface() -> str:
     """Error on new surfaces, from the untrained start and from snapshots of the training."""
+    from experiments.surface import VARIANTS
+
     rows = []
-    for variant, title in _SURFACES.items():
+    for variant, title in VARIANTS.items():
         found = _results(f"surface-{variant}")
         snapshots = (_loss(each) for each in found["snapshots"].values())
         rate = f"{found['learning_rate']:g}"

@@ -17,23 +17,18 @@ _PROGRAMS = {
 }
 
 
-def paired() -> str:
-    """Differences from the published configuration: docs/scaling.md."""
-    published, *variants = record("experiments/paired/results.json")["variants"]
-    rows = [("the chain", f"{published['test_accuracy']:.2f}", "", "", "")]
-    for row in variants:
-        seeds = (f"± {row['interval95_seeds']:.2f}", _range_of_seeds(row))
-        rows.append((row["variant"], f"{row['test_accuracy']:.2f}", _difference(row), *seeds))
-    heads = ("", "accuracy", "difference (tasks)", "(seeds)", "seeds from … to")
-    return table(heads, rows, 4)
-
-
-def one_seed(name: str) -> str:
-    """Differences from the published configuration after one training each."""
+def paired(name: str) -> str:
+    """Differences from the published configuration, and those of the seeds if there are several."""
     published, *variants = record(f"experiments/{name}/results.json")["variants"]
-    rows = [("the chain, as published", f"{published['test_accuracy']:.2f}", "")]
-    rows += [(row["variant"], f"{row['test_accuracy']:.2f}", _difference(row)) for row in variants]
-    return table(("", "accuracy", "difference (tasks)"), rows, 2)
+    heads = ["", "accuracy", "difference (tasks)"]
+    rows = [[row["variant"], f"{row['test_accuracy']:.2f}", _difference(row)] for row in variants]
+    first = ["the chain", f"{published['test_accuracy']:.2f}", ""]
+    if published["interval95_seeds"] is not None:
+        heads += ["(seeds)", "seeds from … to"]
+        first += ["", ""]
+        for cells, row in zip(rows, variants, strict=True):
+            cells += [f"± {row['interval95_seeds']:.2f}", _range_of_seeds(row)]
+    return table(heads, [first, *rows], len(heads) - 1)
 
 
 def _difference(row: Mapping[str, float]) -> str:
@@ -175,9 +170,9 @@ TABLES = {
     "omniglot 5-way": omniglot_5way,
     "uncertainties": uncertainties,
     "faults": faults,
-    "paired": paired,
-    "meta-batches": lambda: one_seed("meta-batches"),
-    "momentum": lambda: one_seed("momentum"),
+    "paired": lambda: paired("paired"),
+    "meta-batches": lambda: paired("meta-batches"),
+    "momentum": lambda: paired("momentum"),
     "scaling in training": lambda: scaling("train"),
     "scaling in evaluation": lambda: scaling("evaluate"),
     "scaling on paper": scaling_on_paper,

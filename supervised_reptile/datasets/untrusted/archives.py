@@ -86,9 +86,9 @@ def _checked_archive(path: Path) -> Iterator[zipfile.ZipFile]:
             )
         names: Counter[PurePosixPath] = Counter()
         for member in archive.infolist():
-            _check_name(archive, member)
             if reason := why_unsafe(member.filename) or _why_refused(member):
                 raise _refused(path, member.filename, reason)
+            _check_name(archive, member)
             if not member.is_dir():
                 names[PurePosixPath(member.filename)] += 1
         for name, count in names.most_common(1):
@@ -126,8 +126,6 @@ def _check_name(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
     Raises:
         BadZipFile: They differ.
     """
-    if member.flag_bits & _ENCRYPTED:
-        return  # refused anyway
     with contextlib.suppress(NotImplementedError):  # a compression that matters only if it is read
         archive.open(member).close()
 
