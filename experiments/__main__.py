@@ -21,7 +21,7 @@ from supervised_reptile.errors import ConfigError
 EXPERIMENTS = (
     *("sine", "gradient-combinations", "overlap", "theory", "manifolds"),
     *("optimizers", "mixture", "surface", "pretraining", "ablations", "rounding", "precision"),
-    "paired",
+    *("paired", "draw"),
 )
 """Names of the experiments. Each is a module of this package with a ``run(settings, place)``, whose
 two parameters are of classes with declared settings: their fields are the experiment's flags."""

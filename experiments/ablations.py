@@ -14,6 +14,7 @@ from pathlib import Path
 from experiments import common, trainings
 from supervised_reptile.config import Config, RunOptions
 from supervised_reptile.config.declaration import at_least, setting, settings
+from supervised_reptile.figures import figure_style
 from supervised_reptile.reproduction.jobs import Job, run_side_by_side
 from supervised_reptile.reproduction.published import find_row
 from supervised_reptile.runs.files import write_table, write_whole
@@ -87,10 +88,10 @@ def run(settings: Settings, place: trainings.TrainingPlace) -> None:
     header = ("variant", "test_accuracy", "interval95")
     write_table(folder / "accuracy.csv", header, rows)
     variants = [dict(zip(header, row, strict=True)) for row in rows]
-    common.write_results(folder, settings, {"variants": variants})
+    common.write_results(folder, NAME, settings, {"variants": variants})
     for name, mean, interval in rows:
         print(f"{name:<31} test accuracy {mean:6.2f} % ± {interval:.2f}")
-    common.save_figure(_figure(rows, settings.meta_iters), folder, NAME)
+    draw(folder)
 
 
 def evaluate_port(config: str, folder: Path, data_dir: str) -> None:
@@ -200,17 +201,21 @@ def with_moving_averages(model):
     return keras.Model(inputs, x)
 
 
-def _figure(rows: list[tuple], meta_iters: int):
+@figure_style()
+def draw(folder: Path) -> None:
+    """Draw the accuracy of each variant."""
+    results = common.read_results(folder)
+    rows, iterations = results["variants"], results["settings"]["meta_iters"]
     figure = common.new_figure(8, 0.8 + 0.4 * len(rows))
     axes = figure.subplots()
-    names, means, halves = zip(*rows, strict=True)
-    axes.barh(names, means, xerr=halves, color=["C0"] + ["C7"] * (len(rows) - 1), capsize=3)
-    axes.axvline(means[0], color="C0", linewidth=0.8, linestyle=":")
+    for number, row in enumerate(rows):
+        accuracy, half = row["test_accuracy"], row["interval95"]
+        axes.errorbar(accuracy, number, xerr=half, fmt="o", capsize=3, color=f"C{number > 0:d}")
+    axes.axvline(rows[0]["test_accuracy"], color="C0", linewidth=0.8, linestyle=":")
+    axes.set_yticks(range(len(rows)), [row["variant"] for row in rows])
     axes.invert_yaxis()
     axes.set(
         xlabel="test accuracy in %, 95 % interval over tasks",
-        xlim=(max(0, min(means) - 5), 100),
-        title=f"Omniglot 1-shot 5-way, transductive, {meta_iters:,} meta-iterations",
+        title=f"Omniglot 1-shot 5-way, transductive, {iterations:,} meta-iterations",
     )
-    axes.grid(alpha=0.3, axis="x")
-    return figure
+    common.save_figure(figure, folder, NAME)

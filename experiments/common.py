@@ -1,5 +1,6 @@
 """Common parts of the experiments: settings, folders, tables and figures."""
 
+import csv
 import dataclasses
 import json
 from collections.abc import Collection, Mapping
@@ -9,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 from supervised_reptile.config.declaration import DIRECTORY, Checked, Rule, setting, settings
 from supervised_reptile.config.locations import default_data_dir
 from supervised_reptile.errors import RunError
-from supervised_reptile.runs.files import write_whole
+from supervised_reptile.runs.files import read_json, read_text, write_whole
 from supervised_reptile.startup import import_tensorflow
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+RESULTS = Path("results/experiments")
+"""Folder of the experiments' tables and figures."""
 
 
 @settings("Experiment")
@@ -35,7 +39,7 @@ class Place(Checked):
         Raises:
             RunError: The folder cannot be created.
         """
-        folder = Path(self.results or f"results/experiments/{name}")
+        folder = Path(self.results or RESULTS / name)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -76,24 +80,47 @@ def load_tensorflow() -> None:
     tf.get_logger().setLevel("ERROR")
 
 
-def write_results(folder: Path, settings: Checked, values: Mapping[str, Any]) -> None:
+def write_results(
+    folder: Path, experiment: str, settings: Checked, values: Mapping[str, Any]
+) -> None:
     """Write ``results.json``: the settings, what was computed, and the environment.
 
     Args:
         folder: Where to write.
+        experiment: Name of the experiment.
         settings: The experiment's.
         values: What was computed.
     """
     import_tensorflow()  # which the environment asks for its devices
     from supervised_reptile.runs.record import environment
 
-    whole = {"settings": dataclasses.asdict(settings), **values, "environment": environment()}
+    whole = {
+        "experiment": experiment,
+        "settings": dataclasses.asdict(settings),
+        **values,
+        "environment": environment(),
+    }
     text = json.dumps(whole, indent=2, ensure_ascii=False)
     write_whole(folder / "results.json", text + "\n")
 
 
+def read_results(folder: Path) -> Any:
+    """Return the content of ``results.json``."""
+    return read_json(folder / "results.json")
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a table by column."""
+    return list(csv.DictReader(read_text(path).splitlines()))
+
+
 def new_figure(width: float = 7, height: float = 4) -> "Figure":
-    """Return a figure, sized in inches, without global state or a display."""
+    """Return a figure without a display.
+
+    Args:
+        width: In inches, at most 8: a wider one is hard to read on a page.
+        height: In inches.
+    """
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
@@ -102,5 +129,5 @@ def new_figure(width: float = 7, height: float = 4) -> "Figure":
 def save_figure(figure: "Figure", folder: Path, name: str) -> None:
     """Write a figure as PNG."""
     path = folder / f"{name}.png"
-    figure.savefig(path, dpi=150)
+    figure.savefig(path)
     print(f"figure: {path}")

@@ -10,20 +10,18 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
 from tqdm import tqdm
 
 from experiments import common
+from experiments.plots import EXAMPLES
 from supervised_reptile.config.declaration import Checked
 from supervised_reptile.keras_api.array_tasks import evaluation_tasks_of_arrays, tasks_of_arrays
 from supervised_reptile.reptile import FOMAML, MAML, MetaLearner, Reptile
 from supervised_reptile.runs.files import write_table
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 Function = Callable[[np.ndarray], np.ndarray]
 """Float inputs [tasks, points, dimensions] to values [tasks, points, 1]."""
@@ -252,59 +250,38 @@ def rows_of_curves(curves: dict[str, np.ndarray]) -> Iterator[tuple[str, int, fl
 
 def write_losses(
     folder: Path,
+    experiment: str,
     settings: Checked,
     what: str,
     tests: Mapping[str, TestTasks],
     more: Mapping[str, Any] | None = None,
-) -> dict[str, np.ndarray]:
+) -> None:
     """Write ``curves.csv`` and ``results.json`` of named tests, and print their final losses.
 
     Args:
         folder: Where to write.
+        experiment: Name of the experiment.
         settings: The experiment's.
         what: Heading of the names.
         tests: What was tested, by name.
         more: What else to record.
-
-    Returns:
-        Losses float64 [tasks, steps + 1] by name.
     """
     losses = {name: each.losses() for name, each in tests.items()}
     rows = list(rows_of_curves(losses))
     write_table(folder / "curves.csv", (what, "step", "loss", "interval95"), rows)
     last = max(step for _, step, _, _ in rows)
     ends = {name: {"loss": m, "interval95": h} for name, k, m, h in rows if k == last}
-    common.write_results(folder, settings, {"after": ends, **(more or {})})
+    common.write_results(folder, experiment, settings, {"after": ends, **(more or {})})
     width = max(map(len, ends))
     for name, each in ends.items():
         print(f"{name:<{width}} after {last} steps {each['loss']:.4f} ± {each['interval95']:.4f}")
-    return losses
 
 
-def plot_example(axes: Axes, family: Family, tests: TestTasks, title: str) -> None:
-    """Draw the first test task of functions of one variable, before and after fine-tuning."""
-    x, predictions = family.queries[:, 0], tests.predictions[0, :, :, 0]
-    axes.plot(x, predictions[0], ":", color="C0", label="before")
-    axes.plot(x, predictions[-1], color="C0", label=f"after {len(predictions) - 1} steps")
-    axes.plot(x, tests.truth[0, :, 0], color="C2", label="true")
-    axes.plot(tests.inputs[0, :, 0], tests.targets[0, :, 0], "x", color="k", label="sampled")
-    axes.set(title=title, xlabel="x")
-    axes.grid(alpha=0.3)
-
-
-def plot_with_interval(
-    axes: Axes, x: np.ndarray, mean: np.ndarray, half: np.ndarray, color: str, label: str = ""
-) -> None:
-    """Draw a curve, and shade its interval of ``half`` to each side."""
-    axes.plot(x, mean, color=color, label=label, linewidth=1.3)
-    axes.fill_between(x, mean - half, mean + half, color=color, alpha=0.25, linewidth=0)
-
-
-def plot_curves(axes: Axes, curves: dict[str, np.ndarray]) -> None:
-    """Draw the mean loss against inner steps, with a shaded interval."""
-    for number, (name, losses) in enumerate(curves.items()):
-        mean, half = mean_and_interval(losses)
-        plot_with_interval(axes, np.arange(len(mean)), mean, half, f"C{number}", name)
-    axes.set(xlabel="inner steps on a test task", ylabel="mean squared error", yscale="log")
-    axes.grid(alpha=0.3, which="both")
-    axes.legend(fontsize="small")
+def write_examples(folder: Path, family: Family, tests: Mapping[str, TestTasks]) -> None:
+    """Write the first test task of functions of one variable, by name, into ``examples.npz``."""
+    arrays: dict[str, np.ndarray] = {"x": family.queries[:, 0]}
+    for name, each in tests.items():
+        arrays[f"{name}/predictions"] = each.predictions[0, [0, -1], :, 0]
+        arrays[f"{name}/true"] = each.truth[0, :, 0]
+        arrays[f"{name}/sampled"] = np.stack([each.inputs[0, :, 0], each.targets[0, :, 0]])
+    np.savez_compressed(folder / EXAMPLES, **arrays)

@@ -13,6 +13,7 @@ from pathlib import Path
 from experiments import common, trainings
 from supervised_reptile.config import Config, paper_config
 from supervised_reptile.config.declaration import Rule, at_least, setting, settings
+from supervised_reptile.figures import figure_style
 from supervised_reptile.runs.files import write_table
 
 NAME = "gradient-combinations"
@@ -31,6 +32,8 @@ COMBINATIONS: dict[str, tuple[float, ...]] = {
 """Weights of the inner steps, by name in Fig. 3."""
 _NAMES = common.names_of(COMBINATIONS)
 _SHOWN_POINTS = 40
+_KINDS = {"last gradient": ("-", "o"), "sum": ("--", "s"), "average": (":", "^")}
+"""Line and marker of each kind of combination. The color is that of the number of mini-batches."""
 
 
 @settings("Experiment")
@@ -105,35 +108,60 @@ def report(settings: Settings, done: Mapping[str, trainings.Training], folder: P
         }
         for name, each in done.items()
     }
-    common.write_results(folder, settings, {"combinations": rows})
+    common.write_results(folder, NAME, settings, {"combinations": rows})
     for name, each in done.items():
         mean, interval = each.accuracy()
         print(f"{name:<16} test accuracy {mean:6.2f} % ± {interval:.2f}")
-    common.save_figure(_figure(done), folder, NAME)
+    draw(folder)
 
 
-def _figure(done: Mapping[str, trainings.Training]):
+@figure_style()
+def draw(folder: Path) -> None:
+    """Draw the learning curves, and the error at the end."""
+    import numpy as np
+    from matplotlib.lines import Line2D
+
     from supervised_reptile.runs.learning_curve import trailing_mean
 
-    figure = common.new_figure(10, 4.5)
-    curves, ends = figure.subplots(1, 2, width_ratios=(3, 2))
-    for number, (name, each) in enumerate(done.items()):
-        points = min(_SHOWN_POINTS, len(each.curve["test"]))
-        curves.plot(
-            each.curve["iteration"][points - 1 :],
-            100 * trailing_mean(each.curve["test"], points),
-            linewidth=1.2,
-            color=f"C{number}",
-        )
-        mean, interval = each.accuracy()
-        ends.barh(name, mean, xerr=interval, color=f"C{number}", capsize=3)
-    curves.set(
+    results = common.read_results(folder)
+    rows, ends = common.read_rows(folder / "curves.csv"), results["combinations"]
+    figure = common.new_figure(8, 5)
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    for number, (name, found) in enumerate(ends.items()):
+        line, marker = _KINDS[_kind(name)]
+        color = f"C{len(found['step_weights']) - 1}"
+        mine = [row for row in rows if row["combination"] == name]
+        points = min(_SHOWN_POINTS, len(mine))
+        means = trailing_mean(np.array([100 * float(row["test"]) for row in mine]), points)
+        iterations = [int(row["iteration"]) for row in mine][points - 1 :]
+        left.plot(iterations, 100 - means, line, color=color, linewidth=1.2)
+        accuracy, half = trainings.percent(found["accuracy"]["test"])
+        right.errorbar(100 - accuracy, number, xerr=half, fmt=marker, color=color, capsize=3)
+    left.set(
         xlabel="outer iterations",
-        ylabel=f"test accuracy in %, mean of up to {_SHOWN_POINTS} tasks",
+        ylabel=f"test error in %, mean of up to {_SHOWN_POINTS} tasks",
+        yscale="log",
     )
-    curves.grid(alpha=0.3)
-    ends.invert_yaxis()
-    ends.set(xlabel="at the end, 95 % interval over tasks", xlim=(0, 100))
-    ends.grid(alpha=0.3, axis="x")
-    figure.suptitle("Linear combinations of the inner gradients (paper, Fig. 3)")
-    return figure
+    right.set(xlabel="test error in % at the end,\n95 % interval over tasks", xscale="log")
+    right.set_yticks(range(len(ends)), list(ends))
+    right.invert_yaxis()
+    for axis in (left.yaxis, right.xaxis):
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter("{x:g}")
+    right.tick_params(axis="x", which="both", labelsize="small")
+    sizes = {len(found["step_weights"]) for found in ends.values()}
+    handles = [
+        Line2D([], [], color=f"C{size - 1}", label=f"{size} mini-batch{'es' * (size > 1)}")
+        for size in sorted(sizes)
+    ]
+    handles += [
+        Line2D([], [], color="black", linestyle=line, marker=marker, markersize=4, label=kind)
+        for kind, (line, marker) in _KINDS.items()
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    common.save_figure(figure, folder, NAME)
+
+
+def _kind(name: str) -> str:
+    """Return the kind of a combination."""
+    return "average" if "/" in name else "sum" if "+" in name else "last gradient"

@@ -9,8 +9,11 @@ It is the Reptile of the main job that runs: a task's loss is zero on its W_i, a
 nearly the whole way there. The point of least mean squared distance is computed apart, by search.
 """
 
+from pathlib import Path
+
 from experiments import common
 from supervised_reptile.config.declaration import Checked, Rule, at_least, setting, settings
+from supervised_reptile.figures import figure_style
 from supervised_reptile.runs.files import write_table
 
 NAME = "manifolds"
@@ -117,10 +120,8 @@ def run(settings: Settings, place: common.Place) -> None:
     common.load_tensorflow()
     import numpy as np
 
-    figure = common.new_figure(9, 5)
-    panels = figure.subplots(1, 2)
     rows, found = [], {}
-    for axes, (scene, line) in zip(panels, SCENES.items(), strict=True):
+    for scene, line in SCENES.items():
         path = walk(line, settings.meta_iters, settings.inner_iters, settings.meta_step)
         best, value = nearest_point(line)
         found[scene] = {
@@ -136,17 +137,29 @@ def run(settings: Settings, place: common.Place) -> None:
             f"{found[scene]['distance_to_nearest_point']:.4f}"
         )
         rows += [(scene, i, *map(float, point)) for i, point in enumerate(path)]
-        angles = np.linspace(0, 2 * np.pi, 200)
+    write_table(folder / "paths.csv", ("scene", "iteration", "phi_1", "phi_2"), rows)
+    common.write_results(folder, NAME, settings, {"scenes": found})
+    draw(folder)
+
+
+@figure_style()
+def draw(folder: Path) -> None:
+    """Draw the paths of both scenes."""
+    import numpy as np
+
+    rows, scenes = common.read_rows(folder / "paths.csv"), common.read_results(folder)["scenes"]
+    figure = common.new_figure(8, 4.8)
+    panels = figure.subplots(1, 2, sharey=True)
+    angles = np.linspace(0, 2 * np.pi, 200)
+    for axes, (scene, line) in zip(panels, SCENES.items(), strict=True):
+        path = [(float(r["phi_1"]), float(r["phi_2"])) for r in rows if r["scene"] == scene]
         axes.plot(np.cos(angles), np.sin(angles), color="k", linestyle="--", label="W₁")
         ends = np.array([-2.5, 2.5])
         axes.plot(ends, -(line[0] + line[1] * ends) / line[2], color="C1", label="W₂")
-        axes.plot(*path.T, "-o", color="C0", markersize=2.5, linewidth=0.8, label="φ")
+        axes.plot(*zip(*path, strict=True), "-o", color="C0", markersize=2.5, lw=0.8, label="φ")
+        best = scenes[scene]["nearest_point"]
         axes.plot(*best, "*", color="k", markersize=11, label="least mean squared distance")
-        axes.set(title=scene, aspect="equal", xlim=(-2.2, 1.6), ylim=(-1.3, 2.7))
-        axes.set(xlabel="φ₁", ylabel="φ₂")
-        axes.grid(alpha=0.3)
+        axes.set(title=scene, aspect="equal", xlim=(-2.2, 1.6), ylim=(-1.3, 2.7), xlabel="φ₁")
+    panels[0].set_ylabel("φ₂")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    figure.suptitle("Reptile between two manifolds of solutions (paper, Fig. 2)")
-    write_table(folder / "paths.csv", ("scene", "iteration", "phi_1", "phi_2"), rows)
-    common.write_results(folder, settings, {"scenes": found})
     common.save_figure(figure, folder, NAME)

@@ -7,7 +7,9 @@ steps. One start has to serve both kinds: the loss on fresh functions of each ag
 next to that of the untrained network.
 """
 
-from experiments import common
+from pathlib import Path
+
+from experiments import common, plots
 from supervised_reptile.config.declaration import (
     NOT_NEGATIVE,
     POSITIVE,
@@ -16,6 +18,7 @@ from supervised_reptile.config.declaration import (
     setting,
     settings,
 )
+from supervised_reptile.figures import figure_style
 
 NAME = "mixture"
 
@@ -98,11 +101,24 @@ def run(settings: Settings, place: common.Place) -> None:
                 steps=settings.eval_iters,
                 seed=settings.seed,
             )
-    losses = functions.write_losses(folder, settings, "function", tests)
-    figure = common.new_figure(12, 3.6)
-    *examples, against_steps = figure.subplots(1, 3)
-    for axes, (kind, family) in zip(examples, kinds.items(), strict=True):
-        functions.plot_example(axes, family, tests[f"{kind}, Reptile"], kind)
-    examples[0].legend(fontsize="x-small")
-    functions.plot_curves(against_steps, losses)
+    functions.write_losses(folder, NAME, settings, "function", tests)
+    trained = {kind: tests[f"{kind}, Reptile"] for kind in kinds}
+    functions.write_examples(folder, functions.SINE, trained)
+    draw(folder)
+
+
+@figure_style()
+def draw(folder: Path) -> None:
+    """Draw a test task of each kind, and the loss against inner steps."""
+    import numpy as np
+
+    steps = common.read_results(folder)["settings"]["eval_iters"]
+    figure = common.new_figure(8, 6)
+    panels = figure.subplot_mosaic([["wave", "compound"], ["curves", "curves"]])
+    with np.load(folder / plots.EXAMPLES) as examples:
+        for kind in ("wave", "compound"):
+            plots.plot_example(panels[kind], examples, kind, steps)
+            panels[kind].set_title(f"{kind}: a test task")
+    panels["wave"].legend()
+    plots.plot_curves(panels["curves"], folder)
     common.save_figure(figure, folder, NAME)

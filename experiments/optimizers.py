@@ -21,6 +21,7 @@ from supervised_reptile.config.declaration import (
     setting,
     settings,
 )
+from supervised_reptile.figures import figure_style
 from supervised_reptile.runs.files import write_table
 
 NAME = "optimizers"
@@ -104,7 +105,7 @@ def run(settings: Settings, place: common.Place) -> None:
 
 
 def _write(folder: Path, settings: Settings, losses) -> None:
-    """Write table and figure of the losses by optimizer and start, and print the last ones.
+    """Write tables of the losses by optimizer and start, draw them, and print the last ones.
 
     Args:
         folder: Where to write.
@@ -129,19 +130,35 @@ def _write(folder: Path, settings: Settings, losses) -> None:
         }
         for row in ends
     ]
-    common.write_results(folder, settings, {"after": after})
+    common.write_results(folder, NAME, settings, {"after": after})
     last = max(start for _, start in curves)
     for name, start, step, loss, half in ends:
         if start == last:
             print(f"{name:<15} loss after {step} steps {loss:.4f} ± {half:.4f}")
-    figure = common.new_figure(13, 3.4)
-    for axes, name in zip(figure.subplots(1, len(VARIANTS), sharey=True), VARIANTS, strict=True):
-        mine = [(start, losses) for (each, start), losses in curves.items() if each == name]
-        for number, (start, losses) in enumerate(mine):
-            shade = 0.85 * (1 - number / max(1, len(mine) - 1))
-            axes.plot(losses.mean(axis=0), color=str(shade), linewidth=1.1, label=f"{start:,}")
-        axes.set(title=name, xlabel="inner steps", yscale="log")
-        axes.grid(alpha=0.3, which="both")
-    axes.legend(fontsize="xx-small", title="meta-iterations", title_fontsize="xx-small")
-    figure.axes[0].set_ylabel("mean squared error on new waves")
+    draw(folder)
+
+
+@figure_style()
+def draw(folder: Path) -> None:
+    """Draw the loss against inner steps, for the starts of each optimizer."""
+    rows = common.read_rows(folder / "curves.csv")
+    names = tuple(dict.fromkeys(row["inner_optimizer"] for row in rows))
+    figure = common.new_figure(8, 5.6)
+    panels = figure.subplots(2, 3, sharex=True, sharey=True).ravel()
+    for axes, name in zip(panels, names, strict=False):
+        curves: dict[int, list[float]] = {}
+        for row in rows:
+            if row["inner_optimizer"] == name:
+                curves.setdefault(int(row["meta_iterations"]), []).append(float(row["loss"]))
+        for number, (start, losses) in enumerate(curves.items()):
+            shade = 0.85 * (1 - number / max(1, len(curves) - 1))
+            axes.plot(losses, color=str(shade), linewidth=1.1, label=f"{start:,}")
+        axes.set(title=name, yscale="log")
+    unused = panels[len(names) :]
+    for axes in unused:
+        axes.set_axis_off()
+    handles = panels[0].get_legend_handles_labels()
+    figure.legend(*handles, title="start after meta-iterations", loc="lower right", ncols=2)
+    figure.supxlabel("inner steps")
+    figure.supylabel("mean squared error on new waves")
     common.save_figure(figure, folder, NAME)

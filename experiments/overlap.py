@@ -8,25 +8,37 @@ of inner iterations (a), the inner batch size (b) or the outer step size (c). Th
 40,000 outer iterations. You can stop it at any time: the same command continues.
 """
 
+import itertools
+from pathlib import Path
+
 from experiments import common, trainings
 from supervised_reptile.config import Config, paper_config
 from supervised_reptile.config.declaration import at_least, one_of, setting, settings
+from supervised_reptile.figures import figure_style
 from supervised_reptile.runs.files import write_table
 
 NAME = "overlap"
+_CYCLING = "FOMAML, shared tail, cycling"
 VARIANTS = {
     "Reptile": {},
     "FOMAML, separate tail": {"algorithm": "fomaml", "foml_tail": 5},
-    "FOMAML, shared tail, cycling": {"algorithm": "fomaml"},
+    _CYCLING: {"algorithm": "fomaml"},
     "FOMAML, shared tail, replacement": {"algorithm": "fomaml", "replacement": True},
 }
 """Settings of each variant, by name in Fig. 4."""
 SWEEPS = {
-    "inner_iters": ((2, 4, 6, 8), {"inner_batch": 25, "meta_step": 1.0}),
-    "inner_batch": ((10, 25, 50, 100), {"inner_iters": 4, "meta_step": 1.0}),
-    "meta_step": ((0.1, 0.25, 0.5, 1.0), {"inner_iters": 4, "inner_batch": 100}),
+    "inner_iters": ((2, 3, 4, 5, 6, 8, 10), {"inner_batch": 25, "meta_step": 1.0}),
+    "inner_batch": ((10, 25, 50, 75, 100), {"inner_iters": 4, "meta_step": 1.0}),
+    "meta_step": ((0.1, 0.25, 0.5, 0.75, 1.0), {"inner_iters": 4, "inner_batch": 100}),
 }
 """Default values of each sweep, and the fixed settings (Table 6 a, b, c)."""
+TITLES = {
+    "inner_iters": "inner iterations",
+    "inner_batch": "inner batch size",
+    "meta_step": "outer step size",
+}
+"""Title of each sweep."""
+_EXAMPLES = 100  # of a task: 20 drawings of 5 classes
 
 
 @settings("Experiment")
@@ -74,52 +86,58 @@ def config_of(settings: Settings, variant: str, value: float, seed: int) -> Conf
 
 def run(settings: Settings, place: trainings.TrainingPlace) -> None:
     """Train every variant at every value and seed, and write table and figure."""
-    sweep = settings.sweep
-    configs = {
-        (variant, value, seed): config_of(settings, variant, value, seed)
-        for variant in VARIANTS
-        for value in settings.points
-        for seed in settings.seeds
-        if not _impossible(sweep, value, variant)
-    }
-    names = {key: "{} at {} {:g}, seed {}".format(key[0], sweep, *key[1:]) for key in configs}
+    sweep, names, configs = settings.sweep, {}, {}
+    for seed in settings.seeds:
+        for value in settings.points:
+            for variant in VARIANTS:
+                config = config_of(settings, variant, value, seed)
+                if config.inner.inner_batch == _EXAMPLES and config.inner.replacement:
+                    # A mini-batch is the whole task: drawn with replacement or not, it is the same.
+                    names[variant, value, seed] = names[_CYCLING, value, seed]
+                    continue
+                name = f"{variant} at {sweep} {value:g}, seed {seed}"
+                names[variant, value, seed], configs[name] = name, config
     folder = place.results_folder(f"{NAME}-{sweep.replace('_', '-')}")
-    by_name = {names[key]: config for key, config in configs.items()}
-    done = trainings.train_all(by_name, place, NAME)
+    done = trainings.train_all(configs, place, NAME)
     rows = []
-    for variant, value in dict.fromkeys(key[:2] for key in configs):
-        of_point = [done[names[variant, value, seed]] for seed in settings.seeds]
-        mean, interval = trainings.mean_over_seeds([each.accuracy() for each in of_point])
-        rows.append((variant, float(value), mean, interval, len(of_point)))
+    for variant, value in itertools.product(VARIANTS, settings.points):
+        of_point = [done[names[variant, value, seed]].accuracy() for seed in settings.seeds]
+        mean, interval = trainings.mean_over_seeds(of_point)
+        each = [accuracy for accuracy, _ in of_point]
+        rows.append((variant, float(value), mean, interval, len(each), min(each), max(each)))
         print(f"{variant:<33} {sweep} {value:<5g} {mean:6.2f} % ± {interval:.2f}")
-    header = ("variant", sweep, "test_accuracy", "interval95", "seeds")
+    header = (
+        *("variant", sweep, "test_accuracy", "interval95"),
+        *("seeds", "lowest_seed", "highest_seed"),
+    )
     write_table(folder / "accuracy.csv", header, rows)
     values = {
         "held": SWEEPS[sweep][1],
         "points": [dict(zip(header, row, strict=True)) for row in rows],
         "training_seconds": sum(each.record["training_seconds"] for each in done.values()),
     }
-    common.write_results(folder, settings, values)
-    common.save_figure(_figure(sweep, rows, settings.meta_iters), folder, NAME)
+    common.write_results(folder, NAME, settings, values)
+    draw(folder)
 
 
-def _impossible(sweep: str, value: float, variant: str) -> bool:
-    """Whether a batch with replacement would need more than the 100 examples of a task."""
-    return sweep == "inner_batch" and value > 100 and "replacement" in variant
-
-
-def _figure(sweep: str, rows: list[tuple], meta_iters: int):
-    figure = common.new_figure(6.5, 4.2)
+@figure_style()
+def draw(folder: Path) -> None:
+    """Draw accuracy against the swept setting."""
+    results = common.read_results(folder)
+    sweep, iterations = results["settings"]["sweep"], results["settings"]["meta_iters"]
+    figure = common.new_figure(7, 4.4)
     axes = figure.subplots()
-    for variant in VARIANTS:
-        mine = [row for row in rows if row[0] == variant]
-        _, x, y, half, _ = zip(*mine, strict=True)
-        axes.errorbar(x, y, half, marker="o", markersize=4, capsize=3, label=variant)
+    for variant, marker in zip(VARIANTS, "osv^", strict=True):
+        mine = [point for point in results["points"] if point["variant"] == variant]
+        x, y, half = ([p[c] for p in mine] for c in (sweep, "test_accuracy", "interval95"))
+        line = axes.errorbar(x, y, half, marker=marker, markersize=5, capsize=3, label=variant)
+        if mine[0]["seeds"] > 1:
+            ends = [[point[end] for point in mine] for end in ("lowest_seed", "highest_seed")]
+            axes.fill_between(x, *ends, color=line[0].get_color(), alpha=0.15, linewidth=0)
     axes.set(
-        xlabel=sweep,
+        xlabel=TITLES[sweep],
         ylabel="test accuracy in %, 95 % interval over tasks",
-        title=f"Sec. 6.3, {meta_iters:,} outer iterations",
+        title=f"Omniglot 5-shot 5-way, {iterations:,} outer iterations",
     )
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
-    return figure
+    figure.legend(loc="outside lower center", ncols=2)
+    common.save_figure(figure, folder, NAME)

@@ -8,7 +8,7 @@ like: the same command goes on.
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 from experiments import common, trainings
 from supervised_reptile.config import Config
 from supervised_reptile.config.declaration import at_least, setting, settings
+from supervised_reptile.figures import figure_style
 from supervised_reptile.reproduction.published import find_row
 from supervised_reptile.runs.files import write_table
 
@@ -98,7 +99,7 @@ def run(settings: Settings, place: trainings.TrainingPlace) -> None:
     }
     rows = [_row(name, accuracies) for name in names]
     write_table(folder / "differences.csv", tuple(rows[0]), [tuple(row.values()) for row in rows])
-    common.write_results(folder, settings, {"variants": rows})
+    common.write_results(folder, NAME, settings, {"variants": rows})
     for row in rows:
         print(
             f"{row['variant']:<45} {row['test_accuracy']:6.2f} %, difference "
@@ -109,7 +110,7 @@ def run(settings: Settings, place: trainings.TrainingPlace) -> None:
                 else ""
             )
         )
-    common.save_figure(_figure(rows, settings), folder, NAME)
+    draw(folder)
 
 
 def _accuracies(folder: Path) -> np.ndarray:
@@ -139,9 +140,12 @@ def _row(name: str, accuracies: Mapping[str, Sequence[np.ndarray]]) -> dict[str,
     }
 
 
-def _figure(rows: Collection[Mapping], settings: Settings):
-    rows = [row for row in rows if row["variant"] != PUBLISHED]
-    figure = common.new_figure(8, 1.2 + 0.4 * len(rows))
+@figure_style()
+def draw(folder: Path) -> None:
+    """Draw the differences from the published configuration."""
+    results = common.read_results(folder)
+    rows = [row for row in results["variants"] if row["variant"] != PUBLISHED]
+    figure = common.new_figure(8, 1.4 + 0.4 * len(rows))
     axes = figure.subplots()
     positions = range(len(rows))
     axes.errorbar(
@@ -149,23 +153,19 @@ def _figure(rows: Collection[Mapping], settings: Settings):
         positions,
         xerr=[row["interval95_tasks"] for row in rows],
         fmt="o",
-        color="C0",
         capsize=3,
+        label="95 % interval over tasks",
     )
-    axes.hlines(
-        positions,
-        [row["lowest_seed"] for row in rows],
-        [row["highest_seed"] for row in rows],
-        color="C1",
-        linewidth=6,
-        alpha=0.4,
-    )
-    axes.axvline(0, color="C7", linewidth=0.8)
+    if len(results["settings"]["seeds"]) > 1:
+        ends = [[row[end] for row in rows] for end in ("lowest_seed", "highest_seed")]
+        axes.hlines(positions, *ends, color="C1", linewidth=6, alpha=0.4, label="range of seeds")
+    axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(positions, [row["variant"] for row in rows])
-    axes.invert_yaxis()
     axes.set(
-        xlabel="difference in points of accuracy: 95 % interval over tasks, range of seeds",
-        title=f"Omniglot 1-shot 5-way, transductive, {5 * settings.meta_iters:,} training tasks",
+        xlabel="difference from the published configuration in points of accuracy",
+        title=f"Omniglot 1-shot 5-way, transductive, {5 * results['settings']['meta_iters']:,} "
+        "training tasks",
+        ylim=(len(rows) - 0.5, -0.5),
     )
-    axes.grid(alpha=0.3, axis="x")
-    return figure
+    figure.legend(loc="outside lower center", ncols=2)
+    common.save_figure(figure, folder, NAME)

@@ -108,4 +108,4 @@ def run(settings: Settings, place: common.DataPlace) -> None:
         "config": config.to_dict(),
     }
     print(f"bfloat16 takes {values['processor_time_ratio']:.2f} times the processor time")
-    common.write_results(folder, settings, values)
+    common.write_results(folder, NAME, settings, values)

@@ -15,6 +15,7 @@ from pathlib import Path
 from experiments import common, trainings
 from supervised_reptile.config import Config, paper_config
 from supervised_reptile.config.declaration import Rule, at_least, setting, settings
+from supervised_reptile.figures import figure_style
 from supervised_reptile.runs.files import write_table
 
 NAME = "pretraining"
@@ -124,6 +125,7 @@ def report(
     write_table(folder / "classifier.csv", list(epochs[0]), [e.values() for e in epochs])
     common.write_results(
         folder,
+        NAME,
         settings,
         {
             "classifier": classifier,
@@ -144,13 +146,20 @@ def report(
     for level, by_start in reached.items():
         when = ", ".join(f"{name} {i if i is not None else '–'}" for name, i in by_start.items())
         print(f"{level} % reached after: {when}")
-    common.save_figure(_figure(curves, epochs, points), folder, NAME)
+    draw(folder)
 
 
-def _figure(curves: Mapping[str, Mapping], epochs: list[dict[str, str]], points: int):
+@figure_style()
+def draw(folder: Path) -> None:
+    """Draw the accuracy over the pre-training, and over Reptile from each start."""
+    import numpy as np
+
     from supervised_reptile.runs.learning_curve import trailing_mean
 
-    figure = common.new_figure(11, 4.2)
+    points = common.read_results(folder)["reached"]["window_points"]
+    rows = common.read_rows(folder / "curves.csv")
+    epochs = common.read_rows(folder / "classifier.csv")
+    figure = common.new_figure(8, 4)
     left, right = figure.subplots(1, 2, width_ratios=(2, 3))
     for column, style, label in (
         ("accuracy", "--", "training drawings"),
@@ -162,19 +171,15 @@ def _figure(curves: Mapping[str, Mapping], epochs: list[dict[str, str]], points:
         ylabel="accuracy in %",
         title="pre-training: all training classes\n(review, Fig. 13 and 14)",
     )
-    for name, curve in curves.items():
-        right.plot(
-            curve["iteration"][points - 1 :],
-            100 * trailing_mean(curve["test"], points),
-            linewidth=1.2,
-            label=name,
-        )
+    for name in dict.fromkeys(row["start"] for row in rows):
+        mine = [row for row in rows if row["start"] == name]
+        means = trailing_mean(np.array([100 * float(row["test"]) for row in mine]), points)
+        right.plot([int(row["iteration"]) for row in mine][points - 1 :], means, lw=1.2, label=name)
     right.set(
         xlabel="meta-iterations",
         ylabel=f"test accuracy in %, mean of {points} tasks",
         title="Reptile, 1-shot 5-way, transductive\n(review, Fig. 15)",
     )
     for axes in (left, right):
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
-    return figure
+        axes.legend()
+    common.save_figure(figure, folder, NAME)

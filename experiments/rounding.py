@@ -67,7 +67,7 @@ def run(settings: Settings, place: common.DataPlace) -> None:
             )
     write_table(folder / "errors.csv", HEADER, rows)
     errors = [dict(zip(HEADER, row, strict=True)) for row in rows]
-    common.write_results(folder, settings, {"dataset": config.task.dataset, "errors": errors})
+    common.write_results(folder, NAME, settings, {"dataset": config.task.dataset, "errors": errors})
 
 
 def gradient_errors(

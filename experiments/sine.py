@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments import common
+from experiments import common, plots
 from supervised_reptile.config.declaration import (
     POSITIVE,
     Checked,
@@ -21,6 +21,7 @@ from supervised_reptile.config.declaration import (
     setting,
     settings,
 )
+from supervised_reptile.figures import figure_style
 from supervised_reptile.runs.files import write_table
 
 NAME = "sine"
@@ -119,13 +120,8 @@ def run(settings: Settings, place: common.Place) -> dict[str, np.ndarray]:
         )
     losses = {name: each.losses() for name, each in tests.items()}
     _write(folder, settings, losses, seconds)
-    _draw_examples(folder, tests)
-    figure = common.new_figure()
-    functions.plot_curves(
-        figure.subplots(), {ALGORITHMS[name]: each for name, each in losses.items()}
-    )
-    figure.suptitle(f"Sine wave, {settings.activation}: mean over {settings.eval_samples:,} tasks")
-    common.save_figure(figure, folder, "loss-against-steps")
+    functions.write_examples(folder, functions.SINE, tests)
+    draw(folder)
     return losses
 
 
@@ -146,7 +142,7 @@ def _write(folder: Path, settings: Settings, losses, seconds) -> None:
         }
         for name in losses
     }
-    common.write_results(folder, settings, {"algorithms": found})
+    common.write_results(folder, NAME, settings, {"algorithms": found})
     for name, each in found.items():
         print(
             f"{name:<8} mean test loss before {each['loss_before']:.3f}, after {last} steps "
@@ -155,17 +151,24 @@ def _write(folder: Path, settings: Settings, losses, seconds) -> None:
         )
 
 
-def _draw_examples(folder: Path, tests) -> None:
-    """The panels of Fig. 1, on the first test task."""
-    from experiments import functions
-
-    shown = [name for name in _PANELS if name in tests]
-    if not shown:
-        return
-    figure = common.new_figure(4 * len(shown), 3.4)
-    panels = np.atleast_1d(figure.subplots(1, len(shown), sharey=True))
-    for axes, name in zip(panels, shown, strict=True):
-        functions.plot_example(axes, functions.SINE, tests[name], _PANELS[name])
-    panels[0].legend(fontsize="small")
-    figure.suptitle("One test task (paper, Fig. 1)")
-    common.save_figure(figure, folder, "fig1")
+@figure_style()
+def draw(folder: Path) -> None:
+    """Draw the panels of Fig. 1, on the first test task, and the loss against inner steps."""
+    settings = common.read_results(folder)["settings"]
+    shown = [name for name in _PANELS if name in settings["algorithms"].split(",")]
+    if shown:
+        figure = common.new_figure(2.7 * len(shown), 3.2)
+        panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+        with np.load(folder / plots.EXAMPLES) as examples:
+            for axes, name in zip(panels, shown, strict=True):
+                plots.plot_example(axes, examples, name, settings["eval_iters"])
+                axes.set_title(_PANELS[name])
+        handles = panels[0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower center", ncols=4)
+        common.save_figure(figure, folder, "fig1")
+    figure = common.new_figure()
+    axes = figure.subplots()
+    plots.plot_curves(axes, folder, ALGORITHMS)
+    activation, tasks = settings["activation"], settings["eval_samples"]
+    axes.set_title(f"sine wave, {activation}: mean and 95 % interval over {tasks:,} tasks")
+    common.save_figure(figure, folder, "loss-against-steps")

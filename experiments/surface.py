@@ -9,9 +9,11 @@ learning rate is the one with the lowest error on validation surfaces. The range
 [−2, 2], is ours.
 """
 
+from pathlib import Path
+
 import numpy as np
 
-from experiments import common
+from experiments import common, plots
 from supervised_reptile.config.declaration import (
     NOT_NEGATIVE,
     Checked,
@@ -22,6 +24,7 @@ from supervised_reptile.config.declaration import (
     settings,
 )
 from supervised_reptile.errors import RunError
+from supervised_reptile.figures import figure_style
 from supervised_reptile.runs.files import write_table
 
 NAME = "surface"
@@ -133,10 +136,17 @@ def run(settings: Settings, place: common.Place) -> None:
             if iteration in snapshots
         },
     }
-    losses = functions.write_losses(folder, settings, "start", tests, chosen)
+    functions.write_losses(folder, NAME, settings, "start", tests, chosen)
     header = ("meta_iterations", "loss", "interval95")
     write_table(folder / "training.csv", header, over_training)
-    _draw(folder, settings, snapshots, over_training, losses)
+    first = next(iter(snapshots.values()))
+    np.savez_compressed(
+        folder / plots.EXAMPLES,
+        sampled=first.inputs[0],
+        true=first.truth[0].reshape(_SIDE, _SIDE),
+        **{str(i): each.predictions[0, -1].reshape(_SIDE, _SIDE) for i, each in snapshots.items()},
+    )
+    draw(folder)
 
 
 def _training(settings: Settings, surfaces, rate: float):
@@ -169,36 +179,38 @@ def _training(settings: Settings, surfaces, rate: float):
         yield first + len(mine), learner
 
 
-def _draw(folder, settings: Settings, snapshots, over_training, losses) -> None:
+@figure_style()
+def draw(folder: Path) -> None:
     """Draw a test task at the snapshots, and the loss against meta-iterations and inner steps."""
-    from experiments import functions
-
-    last = list(snapshots.values())[-1]
-    shown = {"true, with the points shown": last.truth[0]}
-    for iteration, found in snapshots.items():
-        shown[f"{iteration:,} meta-iterations"] = found.predictions[0, -1]
-    figure = common.new_figure(3 * len(shown), 6)
+    results = common.read_results(folder)
+    steps = results["settings"]["eval_iters"]
+    with np.load(folder / plots.EXAMPLES) as found:
+        examples = dict(found)
+    shown = {"true, with the points seen": examples["true"]}
+    for iteration in results["snapshots"]:
+        shown[f"{int(iteration):,} meta-iterations"] = examples[iteration]
+    figure = common.new_figure(8, 5.4)
     above, below = figure.subfigures(2, 1)
-    panels = np.atleast_1d(above.subplots(1, len(shown), sharey=True))
-    limit = float(abs(last.truth[0]).max())
+    panels = above.subplots(1, len(shown), sharey=True)
+    limit = float(abs(examples["true"]).max())
     for axes, (title, values) in zip(panels, shown.items(), strict=True):
         image = axes.imshow(
-            values.reshape(_SIDE, _SIDE), extent=(-2, 2, -2, 2), origin="lower", vmin=-limit,
-            vmax=limit, cmap="RdBu",
-        )  # fmt: skip
+            values, extent=(-2, 2, -2, 2), origin="lower", vmin=-limit, vmax=limit, cmap="RdBu"
+        )
         axes.set(xlabel="x")
-        axes.set_title(title, fontsize="medium")
+        axes.set_title(title, fontsize="small")
+        axes.grid(visible=False)
     panels[0].set_ylabel("y")
-    panels[0].plot(*last.inputs[0].T, ".", color="k", markersize=3)
-    above.colorbar(image, ax=panels, label="z")
-    above.suptitle(f"{VARIANTS[settings.variant]}: a test task after {settings.eval_iters} steps")
+    panels[0].plot(*examples["sampled"].T, ".", color="k", markersize=3)
+    above.colorbar(image, ax=panels, label="z", shrink=0.6)
+    variant = VARIANTS[results["settings"]["variant"]]
+    above.suptitle(f"{variant}: a test task after {steps} inner steps")
     training, tuning = below.subplots(1, 2, sharey=True)
-    iterations, mean, half = map(np.asarray, zip(*over_training, strict=True))
-    functions.plot_with_interval(training, iterations, mean, half, "C1")
-    training.set(
-        xlabel="meta-iterations", ylabel=f"mean squared error after {settings.eval_iters} steps"
+    rows = common.read_rows(folder / "training.csv")
+    plots.plot_with_interval(
+        training, *np.transpose([[float(value) for value in row.values()] for row in rows]), "C1"
     )
-    training.grid(alpha=0.3)
-    functions.plot_curves(tuning, losses)
+    training.set(xlabel="meta-iterations", ylabel=f"mean squared error after {steps} steps")
+    plots.plot_curves(tuning, folder)
     tuning.set_ylabel("mean squared error")
     common.save_figure(figure, folder, NAME)

@@ -16,9 +16,11 @@ every order of the task's mini-batches, so that nothing is left to chance.
 
 import itertools
 from collections.abc import Sequence
+from pathlib import Path
 
 from experiments import common
 from supervised_reptile.config.declaration import Checked, Rule, at_least, setting, settings
+from supervised_reptile.figures import figure_style
 from supervised_reptile.runs.files import write_table
 
 NAME = "theory"
@@ -200,15 +202,22 @@ def run(settings: Settings, place: common.Place) -> None:
         table += [(algorithm, r, a, b, *fit) for r, a, b, fit in columns]
     header = ("algorithm", "alpha", "residual", "residual_without_second_term")
     write_table(folder / "expansions.csv", (*header, "fit_first", "fit_second"), table)
-    common.write_results(folder, settings, {"algorithms": found})
-    figure = common.new_figure(6, 4.2)
+    common.write_results(folder, NAME, settings, {"algorithms": found})
+    draw(folder)
+
+
+@figure_style()
+def draw(folder: Path) -> None:
+    """Draw the residuals against the inner step size."""
+    results = common.read_results(folder)
+    rates, found = results["settings"]["rates"], results["algorithms"]
+    figure = common.new_figure(6.5, 4.2)
     axes = figure.subplots()
-    for number, (algorithm, lines) in enumerate(found.items()):
-        color = f"C{number}"
-        axes.plot(rates, lines["zeroth"], "s:", color=color, markersize=4)
-        axes.plot(
-            rates, lines["residual"], "o-", color=color, label=ALGORITHMS[algorithm], markersize=4
-        )
+    for number, (name, lines) in enumerate(found.items()):
+        color, title = f"C{number}", ALGORITHMS[name]
+        axes.plot(rates, lines["residual"], "o-", color=color, label=title, markersize=4)
+        without = f"{title}, without the second term"
+        axes.plot(rates, lines["zeroth"], "s:", color=color, label=without, markersize=4)
     anchor = max(max(lines["residual"]) for lines in found.values())
     axes.plot(rates, [anchor * (r / max(rates)) ** 2 for r in rates], "k--", label="∝ α²")
     axes.set(
@@ -216,8 +225,7 @@ def run(settings: Settings, place: common.Place) -> None:
         yscale="log",
         xlabel="inner step size α",
         ylabel="‖measured − predicted‖ / ‖AvgGrad‖",
-        title=f"Sec. 5.1, k = {inner_iters} (dotted: without the second term)",
+        title=f"k = {results['settings']['inner_iters']} inner steps",
     )
-    axes.grid(alpha=0.3, which="both")
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=2)
     common.save_figure(figure, folder, NAME)

@@ -68,7 +68,7 @@ def test_a_task_with_several_queries_per_class(tmp_path, figures):
         np.testing.assert_array_equal(query.images[0].get_array(), queries[number].squeeze())
         assert bool(first.images) == (number % 2 == 0)
     assert [row[2].get_xlabel() for row in rows] == [
-        *("→ 1 a", "→ 2 b", "→ 2 b", "→ 2 b", "→ 3 c", "→ 3 c"),
+        *("✓ 1 a", "✗ 2 b", "✓ 2 b", "✓ 2 b", "✓ 3 c", "✓ 3 c"),
     ]
 
 

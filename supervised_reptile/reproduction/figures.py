@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from supervised_reptile.figures import BLUE, VERMILION
+
 
 def task_figure(
     path: Path,
@@ -53,10 +55,11 @@ def task_figure(
             axes.set(xticks=[], yticks=[])
         label = _in_lines(names[c])
         row[0].set_ylabel(label, fontsize="small", rotation=0, ha="right", va="center")
-        color = "tab:green" if predicted[number] == c else "tab:red"
+        right = predicted[number] == c
+        color = BLUE if right else VERMILION
         for side in row[columns].spines.values():
             side.set(color=color, linewidth=3)
-        answer = _in_lines(f"→ {names[predicted[number]]}")
+        answer = _in_lines(f"{'✓' if right else '✗'} {names[predicted[number]]}")
         row[columns].set_xlabel(answer, color=color, fontsize="small")
         bars = row[columns + 1].barh(numbers, 100 * probabilities[number], color="0.7")
         bars[c].set_edgecolor("black")  # the true class

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from supervised_reptile.config import Config
+from supervised_reptile.figures import figure_style
 from supervised_reptile.runs.files import writing
 from supervised_reptile.runs.learning_curve import read_curve, trailing_interval
 
@@ -61,6 +62,7 @@ def draw_curve_of_run(directory: Path, config: Config) -> None:
     )
 
 
+@figure_style()
 def learning_curve_figure(
     path: Path,
     curves: Mapping[str, Mapping[str, np.ndarray]],
@@ -116,9 +118,9 @@ def learning_curve_figure(
         axes.axhline(published, color="0.4", linewidth=1, label=f"published: {published:g} %")
     ylabel = f"accuracy in %, mean of {points} tasks and 95 % interval"
     axes.set(xlabel="meta-iterations", ylabel=ylabel, title=title)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.legend()
     part = path.with_name(path.name + ".part")
     with writing(path):
-        figure.savefig(part, dpi=150, format="png")
+        figure.savefig(part, format="png")
         part.replace(path)
