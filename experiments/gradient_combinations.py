@@ -32,8 +32,8 @@ COMBINATIONS: dict[str, tuple[float, ...]] = {
 """Weights of the inner steps, by name in Fig. 3."""
 _NAMES = common.names_of(COMBINATIONS)
 _SHOWN_POINTS = 40
-_KINDS = {"last gradient": ("-", "o"), "sum": ("--", "s"), "average": (":", "^")}
-"""Line and marker of each kind of combination. The color is that of the number of mini-batches."""
+_KINDS = {"last gradient": ("-", "o", "C0"), "sum": ("--", "s", "C1"), "average": (":", "^", "C2")}
+"""Line, marker and color of each kind of combination."""
 
 
 @settings("Experiment")
@@ -117,48 +117,48 @@ def report(settings: Settings, done: Mapping[str, trainings.Training], folder: P
 
 @figure_style()
 def draw(folder: Path) -> None:
-    """Draw the learning curves, and the error at the end."""
+    """Draw the learning curves by number of mini-batches, and the error at the end."""
     import numpy as np
     from matplotlib.lines import Line2D
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     from supervised_reptile.runs.learning_curve import trailing_mean
 
     results = common.read_results(folder)
     rows, ends = common.read_rows(folder / "curves.csv"), results["combinations"]
-    figure = common.new_figure(8, 5)
-    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    sizes = sorted({len(found["step_weights"]) for found in ends.values()})
+    figure = common.new_figure(8, 6.6)
+    above, below = figure.subfigures(2, 1, height_ratios=(5, 6))
+    panels = above.subplots(1, len(sizes), sharey=True, squeeze=False)[0]
+    axes = below.subplots()
     for number, (name, found) in enumerate(ends.items()):
-        line, marker = _KINDS[_kind(name)]
-        color = f"C{len(found['step_weights']) - 1}"
+        line, marker, color = _KINDS[_kind(name)]
+        panel = panels[sizes.index(len(found["step_weights"]))]
         mine = [row for row in rows if row["combination"] == name]
         points = min(_SHOWN_POINTS, len(mine))
         means = trailing_mean(np.array([100 * float(row["test"]) for row in mine]), points)
         iterations = [int(row["iteration"]) for row in mine][points - 1 :]
-        left.plot(iterations, 100 - means, line, color=color, linewidth=1.2)
+        panel.plot(iterations, 100 - means, line, color=color, linewidth=1.2)
         accuracy, half = trainings.percent(found["accuracy"]["test"])
-        right.errorbar(100 - accuracy, number, xerr=half, fmt=marker, color=color, capsize=3)
-    left.set(
-        xlabel="outer iterations",
-        ylabel=f"test error in %, mean of up to {_SHOWN_POINTS} tasks",
-        yscale="log",
-    )
-    right.set(xlabel="test error in % at the end,\n95 % interval over tasks", xscale="log")
-    right.set_yticks(range(len(ends)), list(ends))
-    right.invert_yaxis()
-    for axis in (left.yaxis, right.xaxis):
+        axes.errorbar(100 - accuracy, number, xerr=half, fmt=marker, color=color, capsize=3)
+    for panel, size in zip(panels, sizes, strict=True):
+        panel.set(title=f"{size} mini-batch{'es' * (size > 1)}", yscale="log")
+        panel.xaxis.set_major_formatter("{x:,.0f}")
+        panel.tick_params(axis="x", labelsize="small", rotation=30)
+    kinds = [
+        Line2D([], [], linestyle=line, marker=marker, color=color, markersize=5, label=kind)
+        for kind, (line, marker, color) in _KINDS.items()
+    ]
+    figure.legend(handles=kinds, loc="outside upper center", ncols=3)
+    panels[0].set_ylabel(f"test error in %,\nmean of up to {_SHOWN_POINTS} tasks")
+    above.supxlabel("outer iterations", fontsize="medium")
+    axes.set(xlabel="test error in % at the end, 95 % interval over tasks", xscale="log")
+    axes.set_yticks(range(len(ends)), list(ends))
+    axes.invert_yaxis()
+    for axis in (panels[0].yaxis, axes.xaxis):
+        axis.set_major_locator(LogLocator(10, (1, 2, 5)))
         axis.set_major_formatter("{x:g}")
-        axis.set_minor_formatter("{x:g}")
-    right.tick_params(axis="x", which="both", labelsize="small")
-    sizes = {len(found["step_weights"]) for found in ends.values()}
-    handles = [
-        Line2D([], [], color=f"C{size - 1}", label=f"{size} mini-batch{'es' * (size > 1)}")
-        for size in sorted(sizes)
-    ]
-    handles += [
-        Line2D([], [], color="black", linestyle=line, marker=marker, markersize=4, label=kind)
-        for kind, (line, marker) in _KINDS.items()
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+        axis.set_minor_formatter(NullFormatter())
     common.save_figure(figure, folder, NAME)
 
 

@@ -163,9 +163,9 @@ def draw(folder: Path) -> None:
     axes.set_yticks(positions, [row["variant"] for row in rows])
     axes.set(
         xlabel="difference from the published configuration in points of accuracy",
-        title=f"Omniglot 1-shot 5-way, transductive, {5 * results['settings']['meta_iters']:,} "
-        "training tasks",
         ylim=(len(rows) - 0.5, -0.5),
     )
+    tasks = 5 * results["settings"]["meta_iters"]
+    figure.suptitle(f"Omniglot 1-shot 5-way, transductive, {tasks:,} training tasks")
     figure.legend(loc="outside lower center", ncols=2)
     common.save_figure(figure, folder, NAME)

@@ -3,6 +3,7 @@
 import csv
 import importlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,11 @@ import keras
 import numpy as np
 import pytest
 from helpers import dense_model, evaluation_tasks, training_tasks, vector_dataset
+from PIL import Image
 
 from experiments import (
     ablations,
+    draw,
     functions,
     gradient_combinations,
     manifolds,
@@ -193,6 +196,19 @@ def test_the_runner_hands_over_what_the_flags_say(tmp_path, monkeypatch):
     for seeds, rule in (((0.5,), "must be integers"), ((), "one or more"), ((1, -1), "at least 0")):
         with pytest.raises(ConfigError, match=f"--seeds: .*{rule}.* Received: "):
             overlap.Settings(seeds=seeds)
+
+
+def test_every_figure_is_drawn_from_its_tables(tmp_path, monkeypatch):
+    """All that is in results/, drawn again without the figures that are there."""
+    records, copies = ROOT / draw.common.RESULTS, tmp_path / draw.common.RESULTS
+    shutil.copytree(records, copies, ignore=shutil.ignore_patterns("*.png"))
+    monkeypatch.chdir(tmp_path)
+    draw.run(Place())
+    figures = sorted(path.relative_to(records) for path in records.rglob("*.png"))
+    assert figures == sorted(path.relative_to(copies) for path in copies.rglob("*.png"))
+    for path in figures:
+        with Image.open(copies / path) as drawn, Image.open(records / path) as committed:
+            assert drawn.size == committed.size and drawn.width <= 1200  # readable on a page
 
 
 # ------------------------------------------------------------------------ the review's functions

@@ -85,6 +85,19 @@ def speed() -> str:
     return table(("", "", "of the floor's speed", *_PROGRAMS.values()), rows, 1 + len(_PROGRAMS))
 
 
+def tensorflow1() -> str:
+    """Time of the session program / ours, in TensorFlow 1 and 2: docs/performance.md."""
+    programs = ("tf1", "tf1-1thread", "tf1-style", "tf1-style-1thread")
+    rows = []
+    for row in record("benchmarks/tensorflow1.json")["rows"]:
+        for phase, title in (("train", "meta-iteration"), ("evaluate", "evaluation task")):
+            measured = row[phase]["contestants"]
+            ratios = (f"{measured[each]['ratio_to_ours']['median']:.2f}" for each in programs)
+            rows.append((row["title"] if phase == "train" else "", title, *ratios))
+    heads = ("", "", "TensorFlow 1.8.0", "1 thread", "TensorFlow 2.21", "1 thread")
+    return table(heads, rows, len(programs))
+
+
 def omniglot_5way() -> str:
     """All full runs of Omniglot 5-way by seed: docs/reproduction.md."""
     from supervised_reptile.reproduction.comparison import compare
@@ -177,5 +190,6 @@ TABLES = {
     "scaling in evaluation": lambda: scaling("evaluate"),
     "scaling on paper": scaling_on_paper,
     "speed": speed,
+    "tensorflow 1": tensorflow1,
 }
 """Name of a table -> the function that returns it."""
