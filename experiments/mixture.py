@@ -119,6 +119,6 @@ def draw(folder: Path) -> None:
         for kind in ("wave", "compound"):
             plots.plot_example(panels[kind], examples, kind, steps)
             panels[kind].set_title(f"{kind}: a test task")
-    panels["wave"].legend()
+    panels["compound"].legend(loc="upper right")
     plots.plot_curves(panels["curves"], folder)
     common.save_figure(figure, folder, NAME)

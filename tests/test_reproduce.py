@@ -14,9 +14,11 @@ from helpers import exit_code, tiny_config, vector_dataset
 from PIL import Image
 
 from supervised_reptile import main as run
+from supervised_reptile import pretrained
 from supervised_reptile.config import RunOptions
 from supervised_reptile.errors import RunError
-from supervised_reptile.reproduction import program, published
+from supervised_reptile.pretrained import ship
+from supervised_reptile.reproduction import program, published, verify
 from supervised_reptile.reproduction import row as reproduction
 from supervised_reptile.reproduction.published import Cell, Row
 from supervised_reptile.reproduction.report import headline_table
@@ -52,13 +54,14 @@ TINY = TinyRow(
 
 @pytest.fixture
 def reproduced(tmp_path, monkeypatch):
-    """reproduced(seed=0) -> where its results are."""
+    """reproduced() -> where its results are."""
     monkeypatch.setattr(stages, "load_dataset", lambda *args, **kwargs: vector_dataset(size=28))
 
-    def carry_out(seed=0, eval_samples=5):
-        options = RunOptions(checkpoint=str(tmp_path / "runs" / f"seed{seed}"), progress=False)
+    def carry_out(seed=0, eval_samples=5, checkpoint=None, results="results", **options):
+        checkpoint = checkpoint or str(tmp_path / "runs" / f"seed{seed}")
+        options = RunOptions(checkpoint=checkpoint, progress=False, **options)
         training = TINY.training(seed)
-        results = tmp_path / "results"
+        results = tmp_path / results
         reproduction.reproduce(TINY, training, options, eval_samples=eval_samples, results=results)
         return results / "runs" / "tiny" / f"seed{seed}"
 
@@ -123,6 +126,31 @@ def test_what_was_done_is_not_done_again(reproduced, monkeypatch):
     reproduced(eval_samples=6)  # another evaluation is another matter
     record = json.loads((folder / "results-3shot-3way-transductive.json").read_text())
     assert record["accuracy"]["test"]["tasks"] == 6
+
+
+def test_a_network_of_the_package_gives_the_records_of_its_training(
+    reproduced, tmp_path, monkeypatch
+):
+    trained = reproduced()
+    ship(tmp_path / "runs" / "seed0", "tiny", tmp_path)
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert verify.network_of(TINY, 0) == "tiny"
+    with pytest.raises(RunError, match=r"--pretrained: no network .* is row tiny with seed 1"):
+        verify.network_of(TINY, 1)
+    again = reproduced(checkpoint="package:tiny", results="again", pretrained=True)
+    records = sorted(path.name for path in trained.glob("results-*"))
+    assert sorted(path.name for path in again.iterdir()) == records
+    for name in records:
+        if name.endswith(".npz"):
+            with np.load(trained / name) as one, np.load(again / name) as two:
+                assert one.files == two.files
+                for array in {*one.files} - {"record_crc32"}:  # of the JSON, which has the date
+                    np.testing.assert_array_equal(one[array], two[array])
+        else:
+            one, two = (json.loads((folder / name).read_text()) for folder in (trained, again))
+            for key in ("accuracy", "config", "iterations", "trained_with", "data"):
+                assert one[key] == two[key], key
 
 
 # -------------------------------------------------------------------- the command, as it is

@@ -15,6 +15,7 @@ from supervised_reptile.programs import CHECKOUT, command
 from supervised_reptile.reproduction.jobs import Job, run_side_by_side
 from supervised_reptile.reproduction.published import ROWS, Row, find_row, run_name
 from supervised_reptile.reproduction.report import check_readme, write_comparison
+from supervised_reptile.runs.opening import PACKAGE
 from supervised_reptile.startup import import_tensorflow
 
 RESULTS = (CHECKOUT or Path()) / "results"
@@ -34,6 +35,11 @@ _FLAGS = {
         list[str],
     ),
     "seeds": Flag((0,), "Seeds to run, separated by commas."),
+    "pretrained": Flag(
+        False,
+        "Evaluate the networks in the package of these rows and seeds instead of training, and"
+        " write their records.",
+    ),
     "meta_iters": Flag(None, "Outer updates, at least 1, to shorten the run.", int),
     "eval_samples": Flag(10_000, "Tasks of each evaluation, at least 1."),
     "jobs": Flag(None, "Trainings in parallel, at least 1. When not given: one per core.", int),
@@ -73,6 +79,8 @@ Reproduce the published tables: train their rows, and compare our numbers with t
         writes the tables again from the records
     {program} --row omniglot-5way --seeds 0,1,2
         trains, evaluates and records three seeds
+    {program} --row omniglot-5way --seeds 0,1,2 --pretrained
+        evaluates the shipped networks of a row, and records
     {program} --verify omniglot-5way --eval_samples 1000
         evaluates the shipped networks of a row and compares with their records
 
@@ -92,6 +100,7 @@ def _reproduce(
     row: Sequence[str],
     verify: Sequence[str],
     seeds: Sequence[int],
+    pretrained: bool,
     meta_iters: int | None,
     eval_samples: int,
     jobs: int | None,
@@ -117,7 +126,10 @@ def _reproduce(
         each = find_row(row_name)
         training = each.training(seed, meta_iters)
         name = run_name(each, training)
-        run_options = RunOptions(checkpoint=str(Path(runs) / name), **options)
+        checkpoint = str(Path(runs) / name)
+        if pretrained:
+            checkpoint = f"{PACKAGE}{_network_of(each, seed)}"
+        run_options = RunOptions(checkpoint=checkpoint, pretrained=pretrained, **options)
         arguments = each, training, run_options, eval_samples, records
         work.append(Job(name, carry_out, arguments, Path(runs) / name / "log.txt"))
     table_file = Path(readme) if readme else None
@@ -133,6 +145,13 @@ def _reproduce(
     finally:  # finished rows count, even if others failed
         table = write_comparison(records, table_file)
     print(table, end="")
+
+
+def _network_of(row: Row, seed: int) -> str:
+    import_tensorflow()
+    from supervised_reptile.reproduction.verify import network_of
+
+    return network_of(row, seed)
 
 
 def _verify(names: Sequence[str], *, tasks: int, data_dir: str, progress: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 from supervised_reptile.config import Config, RunOptions
@@ -12,7 +11,12 @@ from supervised_reptile.reproduction.published import Row, run_name
 from supervised_reptile.runs.curve_figure import learning_curve_figure
 from supervised_reptile.runs.learning_curve import read_curve
 from supervised_reptile.runs.record import is_record_of
-from supervised_reptile.runs.stages import evaluate_and_record, evaluation_record, train
+from supervised_reptile.runs.stages import (
+    evaluate_and_record,
+    evaluation_record,
+    restore,
+    train,
+)
 
 # Points of a learning curve, each from one task, in the moving average of its figure.
 _FIGURE_WINDOW = 100
@@ -27,12 +31,13 @@ def reproduce(
     """Train, evaluate and record; finished parts are skipped.
 
     Writes into ``results/runs/<row>/seed<seed>``: a record of each cell, ``config.json``,
-    ``curve.csv`` and ``curve.png``.
+    ``curve.csv`` and ``curve.png``. With ``options.pretrained`` it evaluates a trained network and
+    writes only the records.
 
     Args:
         row: The row.
         training: Configuration to train, from ``row.training``.
-        options: Where to save checkpoints, and how to run.
+        options: Where the checkpoints or the trained network are, and how to run.
         eval_samples: Number of tasks per split and cell.
         results: Folder of all records.
 
@@ -41,10 +46,12 @@ def reproduce(
         RunInterrupted: A signal stopped it; the same call continues.
         DatasetNotFoundError: The data set is missing.
     """
-    directory = Path(options.checkpoint)
     trainer = open_run(training, options)
-    train(trainer, options)
-    records = []
+    if options.pretrained:
+        restore(trainer, options)
+    else:
+        train(trainer, options)
+    directory, records = trainer.directory, []
     for shots in dict.fromkeys(shots for shots, _ in row.tasks()):
         settings = [transductive for k, transductive in row.tasks() if k == shots]
         configs = [row.evaluation(training, shots, t, eval_samples) for t in settings]
@@ -52,27 +59,14 @@ def reproduce(
         if not all(is_record_of(path, config) for config, path in evaluations):
             evaluate_and_record(trainer, evaluations, options, trained_with=training)
         records += [path for _, path in evaluations]
-    publish(row, training, directory, records, results / RUNS / run_name(row, training))
-
-
-def publish(
-    row: Row, training: Config, directory: Path, records: Sequence[Path], results: Path
-) -> None:
-    """Copy the records of a run's directory to ``results``, and draw a figure.
-
-    Args:
-        row: The row.
-        training: Configuration of the training.
-        directory: Directory of the finished run.
-        records: The records of the row's evaluations.
-        results: Folder to copy to.
-    """
-    results.mkdir(parents=True, exist_ok=True)
-    by_task = [path.with_suffix(".npz") for path in records]
-    more = [path for path in (directory / "data.json", *by_task) if path.exists()]
-    for path in (directory / "config.json", directory / "curve.csv", *records, *more):
-        shutil.copy(path, results)
-    draw_curve(row, training, results)
+    folder = results / RUNS / run_name(row, training)
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in (*records, *(path.with_suffix(".npz") for path in records)):
+        shutil.copy(path, folder)
+    if not options.pretrained:
+        for name in ("config.json", "data.json", "curve.csv"):
+            shutil.copy(directory / name, folder)
+        draw_curve(row, training, folder)
 
 
 def draw_curve(row: Row, training: Config, results: Path) -> None:

@@ -13,7 +13,7 @@ from supervised_reptile.from_config import evaluation_spec
 from supervised_reptile.main import open_run
 from supervised_reptile.pretrained import model_facts, pretrained_names
 from supervised_reptile.progress import mode_of
-from supervised_reptile.reproduction.published import row_of
+from supervised_reptile.reproduction.published import Row, row_of
 from supervised_reptile.runs.opening import PACKAGE
 from supervised_reptile.runs.stages import restore, setting_name
 
@@ -29,6 +29,20 @@ def networks_of(name: str) -> list[str]:
     if not found:
         raise RunError(f"--verify: must be one of {', '.join(names)}. Received: {name!r}")
     return found
+
+
+def network_of(row: Row, seed: int) -> str:
+    """Return the shipped network of a row's training in full with a seed.
+
+    Raises:
+        RunError: There is none.
+    """
+    for name in pretrained_names():
+        if Config.from_dict(model_facts(name)["training"]) == row.training(seed):
+            return name
+    raise RunError(
+        f"--pretrained: no network that comes with the package is row {row.name} with seed {seed}"
+    )
 
 
 def verify(name: str, *, tasks: int, data_dir: str, progress: bool = True) -> None:
