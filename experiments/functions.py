@@ -14,12 +14,12 @@ from typing import Any
 
 import keras
 import numpy as np
-from tqdm import tqdm
 
 from experiments import common
 from experiments.plots import EXAMPLES
 from supervised_reptile.config.declaration import Checked
 from supervised_reptile.keras_api.array_tasks import evaluation_tasks_of_arrays, tasks_of_arrays
+from supervised_reptile.progress import Progress
 from supervised_reptile.reptile import FOMAML, MAML, MetaLearner, Reptile
 from supervised_reptile.runs.files import write_table
 
@@ -181,7 +181,7 @@ def train(
         first: Number of the first of these meta-iterations, for its random numbers.
         label: What the progress bar says.
     """
-    with tqdm(total=len(meta_steps), unit="it", desc=label) as bar:
+    with Progress(len(meta_steps), label, "meta-iteration") as bar:
         for start in range(0, len(meta_steps), _CALL):
             mine = meta_steps[start : start + _CALL]
             rng = np.random.default_rng([seed, _TRAINING, first + start])
@@ -189,8 +189,8 @@ def train(
             function, inputs = family.draw(rng, tasks), family.training_inputs(rng, tasks)
             table, drawn = tasks_of_arrays(rng, inputs, function(inputs), batch=batch, steps=steps)
             losses = learner.train_steps(table, drawn, mine).numpy()
-            bar.update(len(mine))
-            bar.set_postfix_str(f"inner loss {losses.mean():.3g}", refresh=False)
+            bar.say(f"inner loss {losses.mean():.3g}")
+            bar.add(len(mine))
 
 
 def annealed(start: float, iterations: int) -> list[float]:

@@ -15,6 +15,7 @@ import numpy as np
 from experiments import common
 from supervised_reptile.config.declaration import Checked, at_least, one_of, setting, settings
 from supervised_reptile.pretrained import load_pretrained, model_facts, pretrained_names
+from supervised_reptile.progress import Progress
 from supervised_reptile.runs.files import write_table
 
 if TYPE_CHECKING:
@@ -86,8 +87,6 @@ def gradient_errors(
         variable: what :meth:`Errors.relative` gives. Variables that batch normalization makes
         irrelevant, the convolutions' biases, are left out: the exact gradient is 0.
     """
-    from tqdm import tqdm
-
     from supervised_reptile.fast.network import (
         convolutions_whose_bias_has_no_effect,
         fused_for_training,
@@ -108,12 +107,14 @@ def gradient_errors(
         if variable.path not in without_effect
     }
     errors = {way: {i: Errors() for i in counted} for way in gradients}
-    for images, labels in tqdm(_mini_batches(dataset, config, batches), total=batches):
-        truth = true_gradients(images, labels)
-        for way, of_way in errors.items():
-            found = gradients[way](images, labels)
-            for i, each in of_way.items():
-                each.add(found[i], truth[i])
+    with Progress(batches, "mini-batches", "mini-batch") as bar:
+        for images, labels in _mini_batches(dataset, config, batches):
+            truth = true_gradients(images, labels)
+            for way, of_way in errors.items():
+                found = gradients[way](images, labels)
+                for i, each in of_way.items():
+                    each.add(found[i], truth[i])
+            bar.add()
     return {
         way: {counted[i]: each.relative() for i, each in of_way.items()}
         for way, of_way in errors.items()

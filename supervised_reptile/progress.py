@@ -21,6 +21,11 @@ def mode_of(progress: bool) -> Mode:
     return progress or "lines"
 
 
+def is_on_terminal() -> bool:
+    """Return whether bars can be shown."""
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
 class Progress:
     """Show how much of some work is done.
 
@@ -41,7 +46,7 @@ class Progress:
         self._total, self._first, self._done = total, done, done
         self._note = ""
         self._started = self._last_line = time.monotonic()
-        bar = mode is True and sys.stderr is not None and sys.stderr.isatty()
+        bar = mode is True and is_on_terminal()
         self._lines = not bar and bool(mode)
         self._bar = tqdm(
             total=total, initial=done, unit=unit, desc=self._what, smoothing=0.05, disable=not bar

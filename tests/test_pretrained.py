@@ -20,8 +20,10 @@ from supervised_reptile.errors import RunError
 from supervised_reptile.from_config import learner_from_config
 from supervised_reptile.models import omniglot_model
 from supervised_reptile.pretrained import load_pretrained, model_facts, pretrained_names, ship
+from supervised_reptile.reproduction.verify import verify
 from supervised_reptile.runs import stages
 from supervised_reptile.tasks import random_stream
+from supervised_reptile.tools import example_task, fetch
 
 NAMES = pretrained_names()
 
@@ -246,3 +248,23 @@ def test_the_facts_name_the_training_data(name):
         assert facts["data"]["fingerprint"] == FINGERPRINT
     assert re.fullmatch("[0-9a-f]{16}", facts["data"]["fingerprint"])
     assert facts["data"]["description"].startswith(facts["training"]["task"]["dataset"])
+    if facts["training"]["task"]["dataset"].startswith("folder:"):
+        size = facts["training"]["model"]["image_size"]
+        assert f" {size}x{size} " in facts["data"]["description"]
+
+
+@pytest.mark.slow
+def test_the_network_of_photographs_knows_its_data(tiny_imagenet, tmp_path, monkeypatch, capsys):
+    """It is evaluated on them, and other data would be refused."""
+    name, data_dir = "tiny-imagenet-5way-5000", tmp_path / "data"
+    size = model_facts(name)["training"]["model"]["image_size"]
+    words = (f"--from={tiny_imagenet}", f"--data_dir={data_dir}", f"--image_size={size}")
+    with pytest.raises(SystemExit) as stop:
+        fetch.main(["fetch", "folder", *words])
+    assert not stop.value.code
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        example_task.main(["example", f"--checkpoint={name}", f"--data_dir={data_dir}"])
+    assert not stop.value.code
+    assert f"{name}-evaluations/example-task-test-0.png: accuracy" in capsys.readouterr().out
+    verify(name, tasks=3, data_dir=str(data_dir), progress=False)

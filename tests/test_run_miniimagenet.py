@@ -109,6 +109,6 @@ def test_the_figure_of_a_task(finished, capsys, monkeypatch):
     draw(arguments[0], "--split=all", code=1)
     assert "--split: must be one of train, validation, test" in capsys.readouterr().err
     draw("--checkpoint=nothing", code=1)
-    assert "nothing holds no run" in capsys.readouterr().err
+    assert "nothing holds no run, and is none of omniglot-5way, " in capsys.readouterr().err
     draw("--number=-1", code=2)
     assert "--number: must be at least 0. Received: -1" in capsys.readouterr().err

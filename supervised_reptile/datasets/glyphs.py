@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
-from tqdm.auto import tqdm
 
 from supervised_reptile.datasets.characters import build_character_dataset
 from supervised_reptile.datasets.few_shot import FewShotDataset
+from supervised_reptile.progress import Progress
 
 CHARACTERS = 1623
 ALPHABETS = 50
@@ -139,16 +139,14 @@ def draw_all(progress: bool = True) -> tuple[np.ndarray, list[str]]:
     basis = _curve_basis()
     drawings, names = [], []
     sizes = [len(part) for part in np.array_split(np.arange(CHARACTERS), ALPHABETS)]
-    with tqdm(
-        total=CHARACTERS, desc="Drawing glyphs", unit=" characters", disable=not progress
-    ) as bar:
+    with Progress(CHARACTERS, "drawing glyphs", "character", mode=progress) as bar:
         for alphabet, size in enumerate(sizes):
             rng = np.random.default_rng([_SHAPE_SEED, alphabet])
             style = _style_strokes(rng, 8)
             for character in range(size):
                 drawings.append(_draw(rng, _character(rng, style), basis))
                 names.append(f"alphabet{alphabet + 1:02d}/character{character + 1:02d}")
-            bar.update(size)
+            bar.add(size)
     return np.stack(drawings), names
 
 

@@ -13,6 +13,7 @@ from supervised_reptile.config import Config, RunOptions
 from supervised_reptile.config.command_line import Flag, run_program
 from supervised_reptile.config.locations import FOLDER, default_data_dir
 from supervised_reptile.errors import ConfigError, RunError
+from supervised_reptile.pretrained import model_facts, pretrained_names
 from supervised_reptile.programs import command
 from supervised_reptile.startup import import_tensorflow
 
@@ -68,7 +69,10 @@ def draw_example_task(
 
 
 _FLAGS = {
-    "checkpoint": Flag(RunOptions().checkpoint, "Folder of the run."),
+    "checkpoint": Flag(
+        RunOptions().checkpoint,
+        "Folder of the run, or name of a network that comes with the package.",
+    ),
     "data_dir": Flag(default_data_dir(), "Directory of the data sets."),
     "split": Flag("test", "Split of the classes: train, validation or test."),
     "number": Flag(0, "Number of the task, at least 0."),
@@ -78,7 +82,10 @@ _FLAGS = {
         None, "Classify the queries together. When not given: as in training.", bool
     ),
     "output": Flag(
-        None, "Image to write. When not given: example-task-SPLIT-N.png in --checkpoint.", str
+        None,
+        "Image to write. When not given: example-task-SPLIT-N.png in the folder of the run, or in"
+        " NAME-evaluations for a network that comes with the package.",
+        str,
     ),
 }
 
@@ -97,6 +104,21 @@ Draw a task of the final evaluation, number 0, 1, … of a split, with its predi
     run_program(_draw, _FLAGS, argv, description)
 
 
+def _training_of(checkpoint: str) -> Config:
+    """Return the configuration of the training of a run or shipped network."""
+    from supervised_reptile.runs.checkpoints import RunDirectory
+    from supervised_reptile.runs.opening import shipped_network
+
+    network = shipped_network(checkpoint)
+    if network:
+        return Config.from_dict(model_facts(network)["training"])
+    training = RunDirectory(Path(checkpoint)).saved_config()
+    if training is None:
+        names = ", ".join(pretrained_names())
+        raise RunError(f"--checkpoint: {checkpoint} holds no run, and is none of {names}")
+    return training
+
+
 def _draw(
     *,
     checkpoint: str,
@@ -110,22 +132,20 @@ def _draw(
 ) -> None:
     if number < 0:
         raise ConfigError(f"--number: must be at least 0. Received: {number}")
-    directory = Path(checkpoint)
-    if not (directory / "config.json").is_file():
-        raise RunError(f"--checkpoint: {directory} holds no run")
-    config = Config.from_json((directory / "config.json").read_text())
-    changes = {"shots": shots, "queries": queries, "transductive": transductive}
-    config = config.replace(**{k: v for k, v in changes.items() if v is not None})
     import_tensorflow()
     from supervised_reptile.main import open_run
+    from supervised_reptile.runs.stages import restore
 
+    config = _training_of(checkpoint)
+    changes = {"shots": shots, "queries": queries, "transductive": transductive}
+    config = config.replace(**{k: v for k, v in changes.items() if v is not None})
     options = RunOptions(checkpoint=checkpoint, data_dir=data_dir, pretrained=True, progress=False)
     trainer = open_run(config, options)
     if split not in trainer.dataset.splits:
         splits = ", ".join(trainer.dataset.splits)
         raise RunError(f"--split: must be one of {splits}. Received: {split!r}")
-    trainer.restore_for_evaluation()
-    path = Path(output) if output else directory / f"example-task-{split}-{number}.png"
+    restore(trainer, options)
+    path = Path(output) if output else trainer.directory / f"example-task-{split}-{number}.png"
     accuracy = draw_example_task(trainer, config, split, number, path)
     print(f"{path}: accuracy {100 * accuracy:.0f} %")
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import PIL
-from tqdm import tqdm
 
 from supervised_reptile.datasets.images.decoding import Picture, decode
 from supervised_reptile.datasets.images.sources import Contents, Source
 from supervised_reptile.datasets.images.store import IMAGES, ImageStore, write_description
 from supervised_reptile.datasets.untrusted.guards import files_of
 from supervised_reptile.errors import DatasetError
+from supervised_reptile.progress import Progress
 
 _PROBLEMS_SHOWN = 5
 # Maximum number of pictures that wait to be decoded, and of their bytes.
@@ -50,7 +50,7 @@ def write_arrays(
     shape = (len(keys), size, size, 3)
     with (
         path.open("wb") as file,
-        tqdm(total=len(keys), desc="decoding", unit="image", disable=not progress) as bar,
+        Progress(len(keys), "decoding", "image", mode=progress) as bar,
     ):
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
@@ -58,7 +58,7 @@ def write_arrays(
         file.truncate(start + len(keys) * length)
         for key, image in _decoded(source, rows.keys(), store):
             row = rows.pop(key)
-            bar.update()
+            bar.add()
             if isinstance(image, ValueError):
                 problems.append(f"{'/'.join(key)} {image}")
                 continue

@@ -18,6 +18,7 @@ from tensorflow_datasets.core.download import download_manager, downloader
 
 from supervised_reptile.datasets.untrusted.guards import why
 from supervised_reptile.errors import DatasetError
+from supervised_reptile.progress import is_on_terminal
 
 _SYSTEM = "|".join(re.escape(os.strerror(number)) for number in range(1, 134))
 
@@ -28,13 +29,13 @@ def tfds_settings(downloads: Path, progress: bool) -> Iterator[None]:
 
     Args:
         downloads: Folder of the downloads.
-        progress: Whether to show progress bars.
+        progress: Whether to show progress bars, on a terminal.
     """
     before = set(downloads.glob("*/*.tmp.*"))
     notes = logging.getLogger("absl")
     level = notes.level
     notes.setLevel(logging.ERROR)  # TFDS warns about folders that it has just created
-    if not progress:
+    if not (progress and is_on_terminal()):
         tfds.disable_progress_bar()
     try:
         # Without a network, TFDS's 10 retries take 3.5 minutes; 5 take 6 s.
