@@ -30,6 +30,22 @@ COMBINATIONS: dict[str, tuple[float, ...]] = {
     "(g1+g2+g3+g4)/4": (1 / 4, 1 / 4, 1 / 4, 1 / 4),
 }
 """Weights of the inner steps, by name in Fig. 3."""
+CONTRASTS = {
+    "two-step Reptile against two-step FOMAML: g1+g2 − g2": {"g1+g2": 1, "g2": -1},
+    "third mini-batch, last gradient: g3 − g2": {"g3": 1, "g2": -1},
+    "fourth mini-batch, last gradient: g4 − g3": {"g4": 1, "g3": -1},
+    "third mini-batch, sum": {"g1+g2+g3": 1, "g1+g2": -1},
+    "fourth mini-batch, sum": {"g1+g2+g3+g4": 1, "g1+g2+g3": -1},
+    "third mini-batch, average": {"(g1+g2+g3)/3": 1, "(g1+g2)/2": -1},
+    "fourth mini-batch, average": {"(g1+g2+g3+g4)/4": 1, "(g1+g2+g3)/3": -1},
+    "third and fourth, sum more than last gradient": {
+        "g1+g2+g3+g4": 1,
+        "g1+g2": -1,
+        "g4": -1,
+        "g2": 1,
+    },
+}
+"""Differences that the paper makes statements on: coefficient of each accuracy."""
 _NAMES = common.names_of(COMBINATIONS)
 _SHOWN_POINTS = 40
 _KINDS = {"last gradient": ("-", "o", "C0"), "sum": ("--", "s", "C1"), "average": (":", "^", "C2")}
@@ -108,11 +124,25 @@ def report(settings: Settings, done: Mapping[str, trainings.Training], folder: P
         }
         for name, each in done.items()
     }
-    common.write_results(folder, NAME, settings, {"combinations": rows})
+    contrasts = {
+        title: _contrast(done, coefficients)
+        for title, coefficients in CONTRASTS.items()
+        if coefficients.keys() <= done.keys()
+    }
+    common.write_results(folder, NAME, settings, {"combinations": rows, "contrasts": contrasts})
     for name, each in done.items():
         mean, interval = each.accuracy()
         print(f"{name:<16} test accuracy {mean:6.2f} % ± {interval:.2f}")
     draw(folder)
+
+
+def _contrast(
+    done: Mapping[str, trainings.Training], coefficients: Mapping[str, int]
+) -> dict[str, float]:
+    """Return a difference in points, and half its 95 % interval, over the tasks all share."""
+    by_task = sum(c * done[name].by_task for name, c in coefficients.items())
+    half = 1.96 * by_task.std(ddof=1) / len(by_task) ** 0.5
+    return {"difference": float(by_task.mean()), "interval95": float(half)}
 
 
 @figure_style()

@@ -89,13 +89,9 @@ def run(settings: Settings, place: trainings.TrainingPlace) -> None:
         for seed in settings.seeds
         for name in names
     }
-    trainings.train_all(configs, place, NAME)
+    done = trainings.train_all(configs, place, NAME)
     accuracies = {
-        name: [
-            _accuracies(place.training_folder(NAME, key, configs[key]))
-            for key in (f"{name}, seed {seed}" for seed in settings.seeds)
-        ]
-        for name in names
+        name: [done[f"{name}, seed {seed}"].by_task for seed in settings.seeds] for name in names
     }
     rows = [_row(name, accuracies) for name in names]
     write_table(folder / "differences.csv", tuple(rows[0]), [tuple(row.values()) for row in rows])
@@ -113,17 +109,11 @@ def run(settings: Settings, place: trainings.TrainingPlace) -> None:
     draw(folder)
 
 
-def _accuracies(folder: Path) -> np.ndarray:
-    """Fraction of correct queries of each test task, float64 [tasks]."""
-    with np.load(folder / "results.npz") as found:
-        return np.maximum(found["test/correct"], 0) / found["test/queries"]
-
-
 def _row(name: str, accuracies: Mapping[str, Sequence[np.ndarray]]) -> dict[str, Any]:
     """Mean accuracy in percent, and its paired difference from the published configuration."""
     seeds = len(accuracies[name])
     pairs = zip(accuracies[name], accuracies[PUBLISHED], strict=True)
-    differences = [100 * (mine - published) for mine, published in pairs]
+    differences = [mine - published for mine, published in pairs]
     means = [each.mean() for each in differences]
     of_tasks = [each.var(ddof=1) / len(each) for each in differences]
     of_seeds = None  # one training tells nothing about others
@@ -131,7 +121,7 @@ def _row(name: str, accuracies: Mapping[str, Sequence[np.ndarray]]) -> dict[str,
         of_seeds = float(_T95[seeds] * np.std(means, ddof=1) / math.sqrt(seeds))
     return {
         "variant": name,
-        "test_accuracy": float(100 * np.mean(accuracies[name])),
+        "test_accuracy": float(np.mean(accuracies[name])),
         "difference": float(np.mean(means)),
         "interval95_tasks": 1.96 * math.sqrt(sum(of_tasks)) / seeds,
         "interval95_seeds": of_seeds,

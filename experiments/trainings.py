@@ -51,10 +51,12 @@ class Training:
     Attributes:
         record: What its ``results.json`` holds.
         curve: Its learning curve: column name to float64 [points].
+        by_task: Accuracy on each test task in percent, float64 [tasks].
     """
 
     record: Mapping[str, Any]
     curve: Mapping[str, Any]
+    by_task: Any
 
     def accuracy(self, split: str = "test") -> tuple[float, float]:
         """Mean accuracy of a split in percent, and half its 95 % interval."""
@@ -110,10 +112,15 @@ def train_all(
 
 def read_training(folder: Path) -> Training:
     """Read what a finished training left in its folder."""
+    import numpy as np
+
     from supervised_reptile.runs.learning_curve import read_curve
 
     record = json.loads((folder / "results.json").read_text())
-    return Training(record, read_curve(folder / "curve.csv"))
+    with np.load(folder / "results.npz") as found:
+        # Predictions that were not finite are counted as −1: none is correct.
+        by_task = 100 * np.maximum(found["test/correct"], 0) / found["test/queries"]
+    return Training(record, read_curve(folder / "curve.csv"), by_task)
 
 
 def _train(config: str, folder: str, data_dir: str, pretraining_dir: str) -> None:

@@ -48,6 +48,15 @@ def gradient_combinations() -> str:
     return table(heads, rows, 2)
 
 
+def contrasts() -> str:
+    """Differences between combinations that the paper makes statements on."""
+    rows = [
+        (name, f"{found['difference']:+.2f} ± {found['interval95']:.2f}")
+        for name, found in _results("gradient-combinations")["contrasts"].items()
+    ]
+    return table(("", "difference in points, ± 95 % interval over tasks"), rows, 1)
+
+
 def overlap(sweep: str) -> str:
     """Accuracy of each variant at each value of a sweep."""
     found = _results(f"overlap-{sweep.replace('_', '-')}")["points"]
@@ -178,6 +187,7 @@ TABLES = {
     "sine": lambda: sine("sine"),
     "sine, relu": lambda: sine("sine-relu"),
     "gradient combinations": gradient_combinations,
+    "gradient combinations, differences": contrasts,
     "overlap, inner iterations": lambda: overlap("inner_iters"),
     "overlap, inner batch": lambda: overlap("inner_batch"),
     "overlap, outer step size": lambda: overlap("meta_step"),

@@ -197,6 +197,14 @@ DATASETS: dict[str, DatasetFacts] = {
 _OWN_IMAGES = DatasetFacts(_TABLE_4_COLUMNS)
 
 
+_TITLES = {"omniglot": "Omniglot", "miniimagenet": "Mini-ImageNet"}
+
+
+def dataset_title(dataset: str) -> str:
+    """Return the name of a data set as it is printed: ``"Omniglot"``; a folder's own name."""
+    return _TITLES.get(dataset, dataset.removeprefix(FOLDER))
+
+
 def is_own_images(dataset: str) -> bool:
     """Return whether a name is "folder:NAME", a folder of the user's own images."""
     return dataset.startswith(FOLDER) and dataset != FOLDER

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from supervised_reptile.config.locations import FOLDER
+from supervised_reptile.config.paper import dataset_title
 from supervised_reptile.errors import RunError
 from supervised_reptile.reproduction.comparison import (
     TIME_WINDOW,
@@ -130,7 +130,7 @@ def _notes() -> str:
 
 def _heading(dataset: str, title: str) -> str:
     """Return the name of a row in the tables."""
-    return f"{dataset.removeprefix(FOLDER)}, {title}"
+    return f"{dataset_title(dataset)}, {title}"
 
 
 def write_comparison(root: Path, readme: Path | None = None) -> str:

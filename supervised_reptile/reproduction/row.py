@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from supervised_reptile.config import Config, RunOptions
+from supervised_reptile.config.paper import dataset_title
 from supervised_reptile.main import open_run
 from supervised_reptile.reproduction.published import Row, run_name
 from supervised_reptile.runs.curve_figure import learning_curve_figure
@@ -85,7 +86,7 @@ def draw_curve(row: Row, training: Config, results: Path) -> None:
         {f"seed {training.seed}": curve},
         splits=[s for s in ("test", "validation", "train") if s in curve],
         window=_FIGURE_WINDOW,
-        title=f"{row.title}, {row.dataset} {task.shots}-shot {task.classes}-way"
+        title=f"{row.title}, {dataset_title(row.dataset)} {task.shots}-shot {task.classes}-way"
         + (", transductive" if transductive else ""),
         published=shown[0].mean if shown else None,
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from supervised_reptile.config import Config
+from supervised_reptile.config.paper import dataset_title
 from supervised_reptile.figures import figure_style
 from supervised_reptile.runs.files import writing
 from supervised_reptile.runs.learning_curve import read_curve, trailing_interval
@@ -58,7 +59,8 @@ def draw_curve_of_run(directory: Path, config: Config) -> None:
         {f"seed {config.seed}": curve},
         splits=[name for name in ("test", "validation", "train") if name in curve],
         window=_WINDOW,
-        title=f"{config.meta.algorithm}, {task.dataset} {task.shots}-shot {task.classes}-way",
+        title=f"{config.meta.algorithm}, {dataset_title(task.dataset)} "
+        f"{task.shots}-shot {task.classes}-way",
     )
 
 
