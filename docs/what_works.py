@@ -501,6 +501,9 @@ MODELS: dict[str, Case] = {
     "layers.Softmax last, loss of logits": net(
         lambda: L.Dense(3), L.Softmax, outcome=REFUSED, **_LOGITS
     ),
+    "a linear layer last, loss of probabilities": net(
+        lambda: L.Dense(3), outcome=REFUSED, **_PROBABILITIES
+    ),
     "a nested model with softmax, loss of logits": net(
         lambda: L.Dense(4),
         lambda: keras.Sequential([keras.Input((4,)), L.Dense(3), L.Activation("softmax")]),

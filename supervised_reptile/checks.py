@@ -5,8 +5,11 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-# Operations that may follow the softmax at the end of a network.
+# Parts of Keras' training and prediction that the inner loop does itself.
+_OWN_STEPS = ("train_step", "compute_loss", "test_step", "predict_step")
+# Operations that may follow the softmax or the linear layer at the end of a network.
 _PASSES_ON = {"Identity", "Cast", "Reshape", "Transpose", "StopGradient"}
+_LINEAR = {"MatMul", "BatchMatMulV2", "Einsum", "Conv1D", "Conv2D", "Conv3D", "BiasAdd"}
 
 
 def check_model(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
@@ -14,8 +17,8 @@ def check_model(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> No
 
     Raises:
         ValueError: The model has no trainable weights or some that are not float32, does not map
-            one array of numbers to another, or computes in float16 with an optimizer that does
-            not scale the loss.
+            one array of numbers to another, has training or prediction steps of its own, or
+            computes in float16 with an optimizer that does not scale the loss.
     """
     if keras.backend.backend() != "tensorflow":  # by ~/.keras/keras.json
         raise ValueError(
@@ -26,6 +29,13 @@ def check_model(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> No
     if not model.built or not model.trainable_variables:
         what = "one without" if model.built else "one that is not built: call it on a batch once"
         raise ValueError(f"model must be built and have trainable variables. Received: {what}")
+    own = [n for n in _OWN_STEPS if getattr(type(model), n) is not getattr(keras.Model, n)]
+    if own:
+        raise ValueError(
+            "model must not replace the steps of keras.Model, which the inner loop does not call: "
+            "use a loss, add_loss, or the model that it wraps. "
+            f"Received: {type(model).__name__} with its own {', '.join(own)}"
+        )
     dtypes = sorted({v.dtype for v in model.trainable_variables})
     if dtypes != ["float32"]:
         raise ValueError(
@@ -95,23 +105,43 @@ def check_outputs(outputs: object, loss: keras.losses.Loss) -> None:
         loss: Keras loss.
 
     Raises:
-        ValueError: There are several outputs, or the loss takes logits but receives probabilities.
+        ValueError: There are several outputs, or the loss takes logits but receives probabilities
+            or the other way round.
     """
     if not isinstance(outputs, tf.Tensor):
         raise ValueError(_one_output(f"outputs of type {type(outputs).__name__}"))
-    activation = last_activation(outputs)
-    if activation and loss.get_config().get("from_logits"):
+    activation, from_logits = last_activation(outputs), loss.get_config().get("from_logits")
+    if activation and from_logits:
         raise ValueError(
             f"loss must have from_logits=False for a model that ends in {activation}, or the "
             f"model must give logits. Received: {type(loss).__name__}(from_logits=True)"
+        )
+    if from_logits is False and _is_linear(outputs):
+        raise ValueError(
+            "loss must have from_logits=True for a model that ends in a linear layer, which gives "
+            "logits, or the model must end in a softmax or sigmoid. "
+            f"Received: {type(loss).__name__}(from_logits=False)"
         )
 
 
 def last_activation(outputs: tf.Tensor) -> str | None:
     """Return ``"softmax"`` or ``"sigmoid"`` if a traced tensor comes from it, else ``None``."""
+    kind = _last_operation(outputs).type
+    return kind.lower() if kind in ("Softmax", "Sigmoid") else None
+
+
+def _is_linear(outputs: tf.Tensor) -> bool:
+    """Return whether a traced tensor comes from a linear layer, with or without a bias."""
+    last = _last_operation(outputs)
+    # A layer adds its bias by either operation.
+    before = [_last_operation(each) for each in last.inputs] if last.type == "AddV2" else [last]
+    return any(each.type in _LINEAR for each in before)
+
+
+def _last_operation(outputs: tf.Tensor) -> tf.Operation:
     while outputs.op.type in _PASSES_ON:
         outputs = outputs.op.inputs[0]
-    return outputs.op.type.lower() if outputs.op.type in ("Softmax", "Sigmoid") else None
+    return outputs.op
 
 
 def _is_a(optimizer: keras.optimizers.Optimizer, name: str) -> bool:

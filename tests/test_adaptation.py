@@ -204,8 +204,13 @@ def test_a_model_that_is_no_classifier_is_refused():
     with pytest.raises(ValueError, match=r"no activation last, .*\. Received: relu"):
         adapt(relu, x, [0, 1])
     logits = network(keras.layers.Dense(2), loss="sparse_categorical_crossentropy")
-    with pytest.raises(ValueError, match=r"gives logits must .* from_logits=True\. Received: "):
+    with pytest.raises(ValueError, match=r"from_logits=True for .* gives logits, .* Received: "):
         adapt(logits, x, [0, 1])
+    weighted = network(keras.layers.Dense(2))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    weighted.compile("sgd", loss, loss_weights=[2.0])
+    with pytest.raises(ValueError, match=r"without loss_weights: .* Received: \[2.0\]"):
+        adapt(weighted, x, [0, 1])
     with pytest.raises(
         ValueError, match=r"logits \[batch, classes\]. Received: outputs of shape \(None, 1, 2\)"
     ):

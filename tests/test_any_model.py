@@ -429,6 +429,89 @@ def test_evaluate_and_repr():
     assert repr(classifier) == "FewShotClassifier('small' of 2 classes, fine-tuned on 8 images)"
 
 
+@pytest.mark.parametrize("outputs", [(), (1,), (4, 1), (4,)])
+@pytest.mark.parametrize("targets", ["as they are", "without an axis of one", "with one"])
+def test_a_loss_that_is_a_function_gets_targets_as_in_keras(outputs, targets):
+    """Targets [batch] and outputs [batch, 1] are pairs, not all with all."""
+
+    def loss(y_true, y_pred):
+        return keras.ops.sum(keras.ops.square(y_true - y_pred) + y_true * y_pred, axis=-1)
+
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(6, 4, 3) if len(outputs) == 2 else (6, 3)).astype(np.float32)
+    last = L.Reshape(outputs) if outputs == () else L.Identity()
+    units = outputs[-1] if outputs else 1
+    model = keras.Sequential([keras.Input(inputs.shape[1:]), L.Dense(units), last])
+    y = rng.normal(size=(6, *outputs)).astype(np.float32)
+    if targets == "with one":
+        y = y[..., None]
+    elif targets != "as they are" and outputs[-1:] == (1,):
+        y = y[..., 0]
+    theirs = keras.models.clone_model(model)
+    theirs.set_weights(model.get_weights())
+    theirs.compile(O.SGD(0.1), loss)
+    theirs.train_on_batch(inputs, y)
+    learner = Reptile(model, inner_optimizer=O.SGD(0.1), loss=loss)
+    rows = np.arange(6, dtype=np.int32)[None, None]
+    learner.train_step(inputs, TrainingTasks(MiniBatches(rows, y[None, None])), 1.0)
+    for ours, expected in zip(model.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
+
+
+LINEAR_ENDS = {
+    "dense": ((6,), lambda: [L.Dense(3)]),
+    "without a bias": ((6,), lambda: [L.Dense(3, use_bias=False)]),
+    "a sequence": ((2, 4), lambda: [L.Dense(3), L.Flatten()]),
+    "convolution": ((4, 4, 1), lambda: [L.Conv2D(3, 4), L.Flatten()]),
+    "einsum": ((6,), lambda: [L.EinsumDense("ab,bc->ac", 3, bias_axes="c")]),
+    "nested": ((6,), lambda: [keras.Sequential([keras.Input((6,)), L.Dense(3)])]),
+    "bfloat16": ((6,), lambda: [L.Dense(3, dtype="mixed_bfloat16")]),
+}
+PROBABILITIES = {
+    "softmax": lambda: [L.Dense(3, activation="softmax")],
+    "smoothed": lambda: [L.Dense(3, activation="softmax"), L.Rescaling(0.7, 0.1)],
+    "mixed": lambda: [L.Dense(3, activation="softmax"), L.Lambda(lambda p: 0.7 * p + 0.1)],
+    "normalized": lambda: [L.Dense(3, activation="softplus"), L.UnitNormalization()],
+}
+
+
+@pytest.mark.parametrize("end", LINEAR_ENDS)
+@pytest.mark.parametrize(
+    "loss",
+    ["sparse_categorical_crossentropy", keras.losses.sparse_categorical_crossentropy],
+    ids=["name", "function"],
+)
+def test_logits_for_a_loss_of_probabilities_are_refused(end, loss):
+    """As logits are no probabilities, such a loss would be finite and mean nothing."""
+    shape, layers = LINEAR_ENDS[end]
+    model = keras.Sequential([keras.Input(shape), *layers()])
+    with pytest.raises(ValueError, match=r"must have from_logits=True for .*from_logits=False\)$"):
+        Reptile(model, loss=loss)
+    Reptile(model, loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    Reptile(model, loss="mse")
+
+
+@pytest.mark.parametrize("end", PROBABILITIES)
+def test_other_ends_of_a_model_are_taken_for_probabilities(end):
+    model = keras.Sequential([keras.Input((6,)), *PROBABILITIES[end]()])
+    Reptile(model, loss="sparse_categorical_crossentropy")
+
+
+@pytest.mark.parametrize("step", ["train_step", "compute_loss", "test_step", "predict_step"])
+def test_models_with_steps_of_their_own_are_refused(step):
+    """The inner loop would not call them."""
+
+    def call(self, *args, **kwargs):
+        return getattr(keras.Model, step)(self, *args, **kwargs)
+
+    inputs = keras.Input((3,))
+    model = type("Mine", (keras.Model,), {step: call})(inputs, L.Dense(2)(inputs))
+    with pytest.raises(ValueError, match=rf"Received: Mine with its own {step}$"):
+        Reptile(model)
+    model = type("Mine", (keras.Model,), {"summary": call})(inputs, L.Dense(2)(inputs))
+    Reptile(model)
+
+
 def test_another_backend_is_refused_in_one_line():
     import os
     import subprocess

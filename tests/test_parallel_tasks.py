@@ -110,7 +110,10 @@ WITHOUT_SLOTS = {
         model, inner_optimizer="sgd", outer_optimizer="adam", parallel_tasks=n
     ),
     "loss not summed": lambda model, n: Reptile(
-        model, inner_optimizer="sgd", loss="sparse_categorical_crossentropy", parallel_tasks=n
+        model,
+        inner_optimizer="sgd",
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        parallel_tasks=n,
     ),
 }
 

@@ -23,12 +23,31 @@ class LossOf(keras.losses.Loss):
         self._function = function
 
     def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
-        """Compute the loss of each example."""
+        """Compute the loss of each example.
+
+        As in Keras, an axis of one is no difference: without this, targets [batch] and outputs
+        [batch, 1] would be broadcast to all pairs.
+        """
+        if len(y_true.shape) < len(y_pred.shape):
+            y_true, y_pred = _of_same_rank(y_true, y_pred)
+        else:
+            y_pred, y_true = _of_same_rank(y_pred, y_true)
         return self._function(y_true, y_pred)
 
     def get_config(self) -> dict:
         """Return the configuration, which contains the function."""
         return {"function": self._function}
+
+
+def _of_same_rank(
+    lower: keras.KerasTensor, higher: keras.KerasTensor
+) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    """Return two arrays without a last axis of one that only the second has."""
+    if len(lower.shape) + 1 != len(higher.shape) or higher.shape[-1] != 1:
+        return lower, higher
+    if len(lower.shape) == 1:
+        return keras.ops.expand_dims(lower, -1), higher
+    return lower, keras.ops.squeeze(higher, -1)
 
 
 def optimizer_of(given: OptimizerLike, what: str) -> keras.optimizers.Optimizer:
@@ -74,9 +93,10 @@ def loss_of(given: LossLike) -> keras.losses.Loss:
         return found
     if not callable(found):
         raise wrong
-    # Keras maps a name to a function; only its class can be saved with a model.
-    named = getattr(found, "__name__", "").replace("_", "").lower()
-    for name, kind in vars(keras.losses).items():
-        if isinstance(kind, type) and name.lower() == named and isinstance(given, str):
-            return kind()
+    # Keras maps a name to a function; only its class can be saved with a model, and be checked.
+    function = getattr(found, "__name__", "")
+    if found is getattr(keras.losses, function, None):
+        for name, kind in vars(keras.losses).items():
+            if isinstance(kind, type) and name.lower() == function.replace("_", "").lower():
+                return kind()
     return LossOf(found)

@@ -13,8 +13,18 @@ from supervised_reptile.pure_model import PureModel
 
 
 def classifier_loss(model: keras.Model) -> keras.losses.Loss:
-    """Return the loss that the model is compiled with, or else the paper's."""
+    """Return the loss that the model is compiled with, or else the paper's.
+
+    Raises:
+        ValueError: The model is compiled with ``loss_weights``.
+    """
     if model.compiled and model.loss is not None:
+        weights = model._compile_loss._user_loss_weights
+        if weights is not None:
+            raise ValueError(
+                "model must be compiled without loss_weights: change the learning rate instead. "
+                f"Received: {weights!r}"
+            )
         return loss_of(model.loss)
     return keras.losses.SparseCategoricalCrossentropy(
         from_logits=not ends_in_softmax(model), reduction="sum"
