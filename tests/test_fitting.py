@@ -85,6 +85,22 @@ def test_it_is_a_loop_over_train_step():
     np.testing.assert_allclose(again.history["loss"], history.history["loss"], rtol=1e-5)
 
 
+def test_a_moving_average_of_the_outer_optimizer_is_what_remains():
+    """As after Keras' own fit: the mean of the weights after each meta-iteration."""
+    learner = regression(outer_optimizer=keras.optimizers.SGD(use_ema=True, ema_momentum=0.5))
+    seen = []
+    after = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.append(learner.model.get_weights())
+    )
+    fit(learner, plane, epochs=2, steps_per_epoch=3, callbacks=[after], **SMALL)
+    mean, *rest = seen
+    for weights in rest:
+        mean = [0.5 * m + 0.5 * w for m, w in zip(mean, weights, strict=True)]
+    for ours, expected, last in zip(learner.model.get_weights(), mean, rest[-1], strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-5)
+        assert (ours != last).any()
+
+
 def test_going_on_from_an_epoch_is_as_not_having_stopped():
     whole, halves = regression(), regression()
     schedule = keras.optimizers.schedules.PolynomialDecay(0.5, 10)

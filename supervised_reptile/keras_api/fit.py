@@ -148,6 +148,9 @@ def fit(
         called.on_epoch_end(epoch, logs)
         if model.stop_training:
             break
+    if learner.outer_optimizer is not None and initial_epoch < epochs:
+        # With use_ema, the weights are then their moving average, as after Keras' fit.
+        learner.outer_optimizer.finalize_variable_values(model.trainable_variables)
     called.on_train_end(logs)
     return model.history
 
