@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import keras
 import tensorflow as tf
 
@@ -105,9 +107,14 @@ def check_outputs(outputs: object, loss: keras.losses.Loss) -> None:
         loss: Keras loss.
 
     Raises:
-        ValueError: There are several outputs, or the loss takes logits but receives probabilities
-            or the other way round.
+        ValueError: There are several outputs, the loss takes logits but receives probabilities or
+            the other way round, or it has no reduction.
     """
+    if loss.reduction in (None, "none"):
+        raise ValueError(
+            'loss must have a reduction: "sum" as in the paper, or "sum_over_batch_size". '
+            f"Received: {type(loss).__name__}(reduction={loss.reduction!r})"
+        )
     if not isinstance(outputs, tf.Tensor):
         raise ValueError(_one_output(f"outputs of type {type(outputs).__name__}"))
     activation, from_logits = last_activation(outputs), loss.get_config().get("from_logits")
@@ -121,6 +128,27 @@ def check_outputs(outputs: object, loss: keras.losses.Loss) -> None:
             "loss must have from_logits=True for a model that ends in a linear layer, which gives "
             "logits, or the model must end in a softmax or sigmoid. "
             f"Received: {type(loss).__name__}(from_logits=False)"
+        )
+
+
+def check_used(unused: Sequence[keras.Variable], optimizer: keras.optimizers.Optimizer) -> None:
+    """Check that no weight moves that the outputs do not depend on.
+
+    Keras leaves out weights without a gradient. In the inner loop their gradient is 0, which is
+    another thing for an optimizer that decays them.
+
+    Args:
+        unused: Trainable weights without effect.
+        optimizer: An inner optimizer that moves weights whose gradient is 0.
+
+    Raises:
+        ValueError: There are such weights.
+    """
+    if unused:
+        raise ValueError(
+            f"model must use all its trainable weights with {type(optimizer).__name__}, which also "
+            "moves weights without a gradient: freeze the others (trainable = False). "
+            f"Received: {', '.join(v.path for v in unused)}"
         )
 
 

@@ -10,7 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from supervised_reptile.checks import check_outputs, last_activation
+from supervised_reptile.checks import check_outputs, check_used, last_activation
+from supervised_reptile.fast.optimizer_state import moves_without_gradient
 from supervised_reptile.fast.weights import FastWeights
 from supervised_reptile.pure_model import Called, LayerState, PureModel, is_seed
 from supervised_reptile.tasks import EvaluationTasks, MiniBatches, TrainingTasks
@@ -88,11 +89,14 @@ class InnerLoop:
             inputs: Shape and type of a batch of examples.
 
         Raises:
-            ValueError: See ``PureModel.rehearse`` and ``checks.check_outputs``.
+            ValueError: See ``PureModel.rehearse``, ``checks.check_outputs`` and
+                ``checks.check_used``.
         """
         inputs = tf.TensorSpec(inputs.shape, self._input_type(inputs.dtype))
         outputs = self._model.rehearse(inputs)
         check_outputs(outputs, self._loss)
+        if moves_without_gradient(self.fast_weights.optimizer):
+            check_used(self._model.unused_weights(inputs), self.fast_weights.optimizer)
         self.ends_in = last_activation(outputs)
 
     def check_tasks(
@@ -183,8 +187,9 @@ class InnerLoop:
         """
         called = self._call(weights, self._inputs(examples, rows), training=True)
         self._layer_state.assign(called.state)
-        loss = self._loss(labels, called.outputs)
-        return sum((tf.cast(added, loss.dtype) for added in called.losses), loss)
+        losses = (self._loss(labels, called.outputs), *called.losses)
+        first, *added = (tf.cast(each, tf.float32) for each in losses)  # they may have own types
+        return sum(added, first)
 
     def loss_and_gradients(
         self,

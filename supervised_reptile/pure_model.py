@@ -133,6 +133,25 @@ class PureModel:
         self.state, self.is_rehearsed = changed, True
         return outputs
 
+    def unused_weights(self, x: tf.TensorSpec) -> list[keras.Variable]:
+        """Return trainable weights that neither outputs nor added losses depend on.
+
+        Args:
+            x: Shape and type of a batch of inputs.
+        """
+        weights, model = self._model.trainable_variables, self.in_stock_operations()
+        found: list[tf.Tensor | None] = []
+
+        @tf.function(autograph=False)
+        def trace(inputs: tf.Tensor) -> None:
+            values = [tf.identity(w.value) for w in weights]
+            given = [*zip(weights, values, strict=True)]
+            outputs, losses, _ = model._call(given, inputs, training=True)
+            found.extend(tf.gradients([outputs, *losses], values))
+
+        trace.get_concrete_function(x)
+        return [w for w, gradient in zip(weights, found, strict=True) if gradient is None]
+
     def _traced(
         self, x: tf.TensorSpec, *, training: bool
     ) -> tuple[tf.Tensor, list[keras.Variable], set[int]]:

@@ -497,6 +497,98 @@ def test_other_ends_of_a_model_are_taken_for_probabilities(end):
     Reptile(model, loss="sparse_categorical_crossentropy")
 
 
+class TwoHeads(keras.Model):
+    """Uses one of its two heads."""
+
+    def __init__(self):
+        super().__init__()
+        self.used, self.unused = L.Dense(3), L.Dense(2, name="unused")
+        for layer in (self.used, self.unused):
+            layer.build((None, 6))
+        self.built = True
+
+    def call(self, x):
+        return self.used(x)
+
+
+@pytest.mark.parametrize("optimizer", [O.SGD, O.Adam, O.Adagrad, O.Lion, O.Lamb])
+def test_weights_without_effect_stay_as_they_are(optimizer):
+    model = TwoHeads()
+    before = model.unused.get_weights()
+    learner = Reptile(model, inner_optimizer=optimizer(0.1))
+    learner.train_step(np.ones((2, 6), np.float32), _one_task(np.arange(2)), 1.0)
+    for ours, expected in zip(model.unused.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(ours, expected)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        *(lambda: O.AdamW(0.1), lambda: O.SGD(0.1, weight_decay=0.1), lambda: O.Ftrl(0.1)),
+        lambda: O.LossScaleOptimizer(O.Adam(weight_decay=0.1)),
+        lambda: O.AdamW(O.schedules.PolynomialDecay(0.0, 9, 0.1), gradient_accumulation_steps=2),
+    ],
+    ids=["AdamW", "SGD", "Ftrl", "LossScaleOptimizer", "schedule"],
+)
+def test_weights_without_effect_that_would_decay_are_refused(optimizer):
+    """Keras leaves them as they are."""
+    model = TwoHeads()
+    learner = Reptile(model, inner_optimizer=optimizer())
+    with pytest.raises(ValueError, match=r"Received: unused/kernel, unused/bias$"):
+        learner.train_step(np.ones((2, 6), np.float32), _one_task(np.arange(2)), 1.0)
+    model.unused.trainable = False
+    learner = Reptile(model, inner_optimizer=optimizer())
+    learner.train_step(np.ones((2, 6), np.float32), _one_task(np.arange(2)), 1.0)
+
+
+def _one_task(labels):
+    """A task of one step on the first examples."""
+    rows = np.arange(len(labels), dtype=np.int32)[None, None]
+    return TrainingTasks(MiniBatches(rows, np.asarray(labels, np.int32)[None, None]))
+
+
+@pytest.mark.parametrize("optimizer", [O.SGD, O.Adam, O.RMSprop, O.Adagrad, O.Ftrl, O.Nadam])
+def test_rows_of_an_embedding_have_one_gradient_however_often_they_occur(optimizer):
+    """As a dense layer on one-hot words has; Keras' sparse gradients square each occurrence."""
+    words = np.array([[1, 1, 2], [1, 3, 3], [4, 5, 1], [2, 2, 2]], np.int32)
+    labels = np.array([0, 1, 2, 0], np.int32)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum")
+    ours = keras.Sequential(
+        [keras.Input((3,), dtype="int32"), L.Embedding(7, 4), L.Flatten(), L.Dense(3)]
+    )
+    theirs = keras.Sequential(
+        [keras.Input((3, 7)), L.Dense(4, use_bias=False), L.Flatten(), L.Dense(3)]
+    )
+    theirs.set_weights(ours.get_weights())
+    theirs.compile(optimizer(0.1, global_clipnorm=1.0), loss)
+    theirs.train_on_batch(np.eye(7, dtype=np.float32)[words], labels)
+    learner = Reptile(ours, inner_optimizer=optimizer(0.1, global_clipnorm=1.0), loss=loss)
+    learner.train_step(words, _one_task(labels), 1.0)
+    for mine, expected in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+def test_a_loss_may_have_a_type_of_its_own(dtype):
+    inputs, labels = np.ones((2, 6), np.float32), np.arange(2)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, dtype=dtype)
+    ours = keras.Sequential([keras.Input((6,)), L.Dense(3, kernel_regularizer="l2")])
+    theirs = keras.models.clone_model(ours)
+    theirs.set_weights(ours.get_weights())
+    theirs.compile(O.SGD(0.1), loss)
+    theirs.train_on_batch(inputs, labels)
+    Reptile(ours, inner_optimizer=O.SGD(0.1), loss=loss).train_step(inputs, _one_task(labels), 1.0)
+    for mine, expected in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("reduction", [None, "none"])
+def test_a_loss_without_a_reduction_is_refused(reduction):
+    model = keras.Sequential([keras.Input((6,)), L.Dense(3)])
+    with pytest.raises(ValueError, match=r"must have a reduction: .* Received: Mean"):
+        Reptile(model, loss=keras.losses.MeanSquaredError(reduction=reduction))
+
+
 @pytest.mark.parametrize("step", ["train_step", "compute_loss", "test_step", "predict_step"])
 def test_models_with_steps_of_their_own_are_refused(step):
     """The inner loop would not call them."""

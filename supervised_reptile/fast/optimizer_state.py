@@ -58,6 +58,20 @@ def build_recording(
     return [places.get(id(v)) or Place(None, next(others)) for v in optimizer.variables]
 
 
+def moves_without_gradient(optimizer: keras.optimizers.Optimizer) -> bool:
+    """Whether a step moves weights whose gradient is 0, as with weight decay.
+
+    Args:
+        optimizer: Keras optimizer; it does not change.
+    """
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # of a LossScaleOptimizer
+    config = optimizer.get_config() | {"learning_rate": 1.0, "gradient_accumulation_steps": None}
+    weight = keras.Variable([[1.0, 2.0], [3.0, 4.0]])
+    before = weight.numpy()
+    type(optimizer).from_config(config).apply([keras.ops.zeros_like(weight)], [weight])
+    return bool((weight.numpy() != before).any())
+
+
 def new_like(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
     """Return a new optimizer of the same configuration, with the same schedule object."""
     config = optimizer.get_config()
