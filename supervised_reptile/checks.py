@@ -87,11 +87,17 @@ def check_inner_optimizer(optimizer: keras.optimizers.Optimizer) -> None:
 
 
 def check_outer_optimizer(optimizer: keras.optimizers.Optimizer) -> None:
-    """Check that the outer step size can be its learning rate.
+    """Check that the outer step size can be its learning rate, and that it is not used elsewhere.
 
     Raises:
-        ValueError: The learning rate follows a schedule, or there are several.
+        ValueError: The learning rate follows a schedule, or there are several, or the optimizer
+            was built on other variables.
     """
+    if optimizer.built:
+        raise ValueError(
+            "outer_optimizer must be new because its slots belong to this learner. "
+            f"Received: {optimizer.name}, built on other variables"
+        )
     if not isinstance(getattr(optimizer, "learning_rate", None), keras.Variable):
         raise ValueError(
             "outer_optimizer's learning rate is the outer step size, so give a schedule as the "

@@ -13,7 +13,15 @@ from supervised_reptile.fast.staging import Staging, Tasks
 from supervised_reptile.fast.weights import FastWeights
 from supervised_reptile.fine_tuning import FineTuning
 from supervised_reptile.inner_loop import InnerLoop
-from supervised_reptile.keras_api.arguments import LossLike, OptimizerLike, loss_of, optimizer_of
+from supervised_reptile.keras_api.arguments import (
+    LossLike,
+    OptimizerLike,
+    check_integers,
+    check_numbers,
+    check_switches,
+    loss_of,
+    optimizer_of,
+)
 from supervised_reptile.keras_api.copies import copy_of
 from supervised_reptile.lanes import Lanes
 from supervised_reptile.tasks import EvaluationTasks
@@ -40,10 +48,10 @@ class Learner:
         lanes: int = 2,
         jit_compile: bool = False,
     ) -> None:
-        if not 0 < weight_decay <= 1:
-            raise ValueError(f"weight_decay must be in (0, 1]. Received: {weight_decay}")
-        if lanes < 1:
-            raise ValueError(f"lanes must be at least 1. Received: {lanes}")
+        check_numbers("in (0, 1]", lambda r: 0 < r <= 1, weight_decay=weight_decay)
+        check_numbers("greater than 0", lambda scale: scale > 0, input_scale=input_scale)
+        check_integers(1, lanes=lanes)
+        check_switches(reset_optimizer=reset_optimizer, jit_compile=jit_compile)
         if inner_optimizer is None:
             inner_optimizer = self.default_inner_optimizer()
         if loss is None:

@@ -11,7 +11,12 @@ import tensorflow as tf
 
 from supervised_reptile.checks import check_outer_optimizer
 from supervised_reptile.inner_loop import InnerLoop
-from supervised_reptile.keras_api.arguments import LossLike, OptimizerLike, optimizer_of
+from supervised_reptile.keras_api.arguments import (
+    LossLike,
+    OptimizerLike,
+    check_integers,
+    optimizer_of,
+)
 from supervised_reptile.lanes import Lanes
 from supervised_reptile.learner import Learner
 from supervised_reptile.tasks import TrainingTasks
@@ -114,8 +119,7 @@ class MetaLearner(Learner):
             self.outer_optimizer = optimizer_of(outer_optimizer, "outer_optimizer")
             check_outer_optimizer(self.outer_optimizer)
             self.outer_optimizer.build(model.trainable_variables)
-        if parallel_tasks < 1:
-            raise ValueError(f"parallel_tasks must be at least 1. Received: {parallel_tasks}")
+        check_integers(1, parallel_tasks=parallel_tasks)
         self.workers = workers
         self._parallel: Lanes | None = None
         if parallel_tasks > 1:

@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from supervised_reptile.inner_loop import InnerLoop
-from supervised_reptile.keras_api.arguments import LossLike, OptimizerLike
+from supervised_reptile.keras_api.arguments import LossLike, OptimizerLike, check_numbers
 from supervised_reptile.meta_learner import MetaLearner, Weights, minus
 from supervised_reptile.tasks import MiniBatches, TrainingTasks
 
@@ -185,6 +185,8 @@ class GradientCombination(MetaLearner):
             workers=workers,
             jit_compile=jit_compile,
         )
+        for weight in step_weights:
+            check_numbers("finite numbers", lambda weight: True, step_weights=weight)
         self._step_weights = tuple(map(float, step_weights))
         if not self._step_weights:
             raise ValueError("step_weights must have a weight for each inner step. Received: none")

@@ -370,3 +370,39 @@ def test_fine_tuned_predictions_of_the_real_network_by_hand(transductive):
             expected = [model(np.concatenate([support, q[None]])).numpy()[-1] for q in queries]
         np.testing.assert_allclose(logits[i], expected, rtol=1e-2, atol=2e-3)
     assert np.abs(np.asarray(expected) - model(queries).numpy()).max() > 0.01 or transductive
+
+
+WRONG_ARGUMENTS = {
+    "weight_decay": (0, 1.5, float("nan"), "0.9", True),
+    "input_scale": (0, -1, float("nan"), float("inf"), "1"),
+    "lanes": (0, 1.5, "2"),
+    "parallel_tasks": (0, 2.5),
+    "reset_optimizer": ("no", 1, None),
+    "jit_compile": ("auto",),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, all_ in WRONG_ARGUMENTS.items() for value in all_]
+)
+def test_wrong_arguments_are_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=rf"^{name} must be .*Received: ") as caught:
+        Reptile(dense_model(), **{name: value})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("weights", [(1, float("nan")), "12", (1, None)])
+def test_step_weights_are_numbers(weights):
+    with pytest.raises(ValueError, match="step_weights must be finite numbers"):
+        GradientCombination(dense_model(), weights)
+
+
+def test_an_outer_optimizer_has_one_learner():
+    """Its slots are those of one model, and its learning rate is the outer step size."""
+    shared = keras.optimizers.Adam()
+    with pytest.raises(ValueError, match="outer_optimizer must be new"):
+        Reptile(dense_model(), inner_optimizer=shared, outer_optimizer=shared)
+    outer = keras.optimizers.Adam()
+    Reptile(dense_model(), outer_optimizer=outer)
+    with pytest.raises(ValueError, match="outer_optimizer must be new"):
+        Reptile(dense_model(), outer_optimizer=outer)

@@ -60,8 +60,8 @@ def test_the_scripts_are_shell():
 
 def test_paired_differences():
     """Two seeds of four tasks, worked out by hand."""
-    published = [np.array([0.2, 0.4, 0.6, 0.8]), np.array([0.2, 0.2, 0.4, 0.4])]
-    other = [np.array([0.4, 0.4, 0.6, 1.0]), np.array([0.2, 0.4, 0.6, 0.4])]
+    published = [np.array([20.0, 40, 60, 80]), np.array([20.0, 20, 40, 40])]
+    other = [np.array([40.0, 40, 60, 100]), np.array([20.0, 40, 60, 40])]
     row = paired._row("x", {"as published": published, "x": other})
     assert row["test_accuracy"] == pytest.approx(50)
     assert row["difference"] == pytest.approx(10)  # of 10 and 10 points

@@ -12,6 +12,7 @@ import numpy as np
 from supervised_reptile.config.paper import dataset_facts
 from supervised_reptile.fast.optimizer_state import new_like
 from supervised_reptile.finite import check_finite
+from supervised_reptile.keras_api.arguments import check_integers
 from supervised_reptile.keras_api.classifier_checks import (
     checked_images,
     checked_labels,
@@ -189,10 +190,8 @@ def adapt(
     facts = dataset_facts("omniglot").column(classes, 1).default_values()
     steps = facts["eval_iters"] if steps is None else steps
     batch = facts["eval_batch"] if batch is None else batch
-    if steps < 0 or batch < 1:
-        raise ValueError(
-            f"steps must be at least 0 and batch at least 1. Received: steps={steps}, batch={batch}"
-        )
+    check_integers(0, steps=steps)
+    check_integers(1, batch=batch)
     learner = _learner_on_copy(model)
     if steps:
         rng = np.random.default_rng(seed)
@@ -226,8 +225,7 @@ def rehead(model: keras.Model, num_classes: int) -> keras.Model:
         >>> rehead(load_pretrained("omniglot-5way"), 3).output_shape
         (None, 3)
     """
-    if num_classes < 2:
-        raise ValueError(f"num_classes must be at least 2. Received: {num_classes}")
+    check_integers(2, num_classes=num_classes)
     number_of_classes(model)
     head = model.layers[-1]
     if not isinstance(head, keras.layers.Dense):

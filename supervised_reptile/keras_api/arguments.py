@@ -1,12 +1,14 @@
-"""Optimizers and losses as ``compile`` takes them: an object, a name or a configuration."""
+"""Arguments: optimizers and losses as ``compile`` takes them, numbers and switches."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import keras
+import numpy as np
 
 OptimizerLike: TypeAlias = keras.optimizers.Optimizer | str | dict
 LossLike: TypeAlias = keras.losses.Loss | str | dict | Callable
@@ -48,6 +50,36 @@ def _of_same_rank(
     if len(lower.shape) == 1:
         return keras.ops.expand_dims(lower, -1), higher
     return lower, keras.ops.squeeze(higher, -1)
+
+
+def check_integers(low: int, **values: object) -> None:
+    """Raise ``ValueError`` if one of these arguments is no integer, or too small."""
+    for name, value in values.items():
+        if not isinstance(value, int | np.integer) or isinstance(value, bool):
+            raise ValueError(f"{name} must be an integer. Received: {value!r}")
+        if value < low:
+            raise ValueError(f"{name} must be at least {low}. Received: {value}")
+
+
+def check_numbers(rule: str, holds: Callable[[float], bool], **values: Any) -> None:
+    """Raise ``ValueError`` if one of these arguments is no finite number, or breaks a rule.
+
+    Args:
+        rule: The rule in words: ``"greater than 0"``.
+        holds: Whether a number obeys it.
+        **values: The arguments by name.
+    """
+    for name, value in values.items():
+        is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+        if not (is_number and math.isfinite(value) and holds(value)):
+            raise ValueError(f"{name} must be {rule}. Received: {value!r}")
+
+
+def check_switches(**values: object) -> None:
+    """Raise ``ValueError`` if one of these arguments is neither ``True`` nor ``False``."""
+    for name, value in values.items():
+        if not isinstance(value, bool | np.bool_):
+            raise ValueError(f"{name} must be True or False. Received: {value!r}")
 
 
 def optimizer_of(given: OptimizerLike, what: str) -> keras.optimizers.Optimizer:

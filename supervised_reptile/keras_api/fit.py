@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from supervised_reptile.keras_api.arguments import check_integers
 from supervised_reptile.keras_api.array_tasks import tasks_of_arrays
-from supervised_reptile.keras_api.fit_settings import FitSettings, check_at_least
+from supervised_reptile.keras_api.fit_settings import FitSettings, settings_of
 from supervised_reptile.keras_api.task_sources import TaskSource, TaskStream, stacked
 from supervised_reptile.keras_api.validation import (
     compile_for,
@@ -86,8 +87,8 @@ def fit(
         >>> learner = Reptile(model, loss=keras.losses.MeanSquaredError())
         >>> learner.fit(task, steps_per_epoch=100, callbacks=[keras.callbacks.CSVLogger("log")])
     """
-    settings = FitSettings() if settings is None else settings
-    check_at_least(
+    settings = settings_of(settings)
+    check_integers(
         1,
         epochs=epochs,
         validation_freq=validation_freq,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+from supervised_reptile.keras_api.arguments import check_integers, check_numbers, check_switches
 from supervised_reptile.training import LinearDecay
 
 
@@ -44,19 +45,18 @@ class FitSettings:
 
     def __post_init__(self) -> None:
         for name in ("meta_batch", "inner_iters", "inner_batch", "eval_batch"):
-            check_at_least(1, **{name: getattr(self, name)})
-        check_at_least(0, eval_iters=self.eval_iters, seed=self.seed)
+            check_integers(1, **{name: getattr(self, name)})
+        check_integers(0, eval_iters=self.eval_iters, seed=self.seed)
+        check_switches(transductive=self.transductive)
         if callable(self.meta_step):
             if self.meta_step_final is not None:
                 raise ValueError(
                     "meta_step_final must be None if meta_step is a function. "
                     f"Received: {self.meta_step_final}"
                 )
-        elif self.meta_step < 0 or (self.meta_step_final or 0) < 0:
-            raise ValueError(
-                "meta_step must be at least 0, at the end too. "
-                f"Received: {self.meta_step} and {self.meta_step_final}"
-            )
+            return
+        steps = {"meta_step": self.meta_step, "meta_step_final": self.meta_step_final or 0}
+        check_numbers("at least 0", lambda step: step >= 0, **steps)
 
     def meta_step_over(self, iterations: int) -> Callable[[int], float]:
         """Return ε as a function of the meta-iteration, for a run of ``iterations``."""
@@ -66,8 +66,12 @@ class FitSettings:
         return LinearDecay(self.meta_step, self.meta_step_final or 0.0, iterations)
 
 
-def check_at_least(low: int, **values: int) -> None:
-    """Raise ``ValueError`` if one of these arguments is too small."""
-    for name, value in values.items():
-        if value < low:
-            raise ValueError(f"{name} must be at least {low}. Received: {value}")
+def settings_of(given: FitSettings | None) -> FitSettings:
+    """Return the given settings, or by default the paper's.
+
+    Raises:
+        ValueError: ``given`` is something else.
+    """
+    if given is not None and not isinstance(given, FitSettings):
+        raise ValueError(f"settings must be a supervised_reptile.FitSettings. Received: {given!r}")
+    return given or FitSettings()

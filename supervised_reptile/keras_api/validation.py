@@ -9,8 +9,9 @@ from collections.abc import Sequence
 import keras
 
 from supervised_reptile.finite import finite_rows
+from supervised_reptile.keras_api.arguments import check_integers
 from supervised_reptile.keras_api.array_tasks import evaluation_tasks_of_arrays
-from supervised_reptile.keras_api.fit_settings import FitSettings
+from supervised_reptile.keras_api.fit_settings import FitSettings, settings_of
 from supervised_reptile.keras_api.task_sources import (
     Task,
     TaskSource,
@@ -53,7 +54,7 @@ def evaluate(
     Example:
         >>> learner.evaluate(draw_task, steps=100, metrics=["accuracy"])
     """
-    settings = FitSettings() if settings is None else settings
+    settings = settings_of(settings)
     held_out = held_out_tasks(learner, tasks, steps, settings.seed, "tasks", "steps")
     compile_for(learner, metrics)
     return validate(learner, held_out, settings)
@@ -136,13 +137,12 @@ def number_of(stream: TaskStream, given: int | None, name: str, divisor: int) ->
     """Return the given number, or the number of tasks in the stream."""
     length = stream.length
     if given is not None:
-        number, received = given, str(given)
-    elif length is not None:
-        number, received = length // divisor, f"{length} tasks, meta_batch={divisor}"
-    else:
-        raise ValueError(
-            f"{name} must be given because the number of tasks is unknown. Received: None"
-        )
-    if number < 1:
-        raise ValueError(f"{name} must be at least 1. Received: {received}")
-    return number
+        check_integers(1, **{name: given})
+        return given
+    if length is not None:
+        if length < divisor:
+            raise ValueError(
+                f"{name} must be at least 1. Received: {length} tasks, meta_batch={divisor}"
+            )
+        return length // divisor
+    raise ValueError(f"{name} must be given because the number of tasks is unknown. Received: None")
