@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
@@ -13,6 +14,14 @@ from supervised_reptile.fast.network import fused_for_training
 from supervised_reptile.python_random import call_without_python_random
 
 _SEED = "seed_generator_state"  # the name of every keras.random.SeedGenerator's variable
+# Operations of TensorFlow that change a tf.Variable (a Keras variable is only read in a trace) …
+_CHANGES = re.compile("Assign.*VariableOp|ResourceScatter.*|RngReadAndSkip|RngSkip|Stateful[A-Z].*")
+# … and those that draw from TensorFlow's own seed.
+_DRAWS = {
+    *("RandomStandardNormal", "RandomUniform", "RandomUniformInt", "TruncatedNormal"),
+    *("ParameterizedTruncatedNormal", "RandomGamma", "RandomPoissonV2", "Multinomial"),
+    "RandomShuffle",
+}
 
 
 class Called(NamedTuple):
@@ -105,7 +114,7 @@ class PureModel:
                 moving statistics, or a variable that does not belong to the model. Or a layer
                 draws random numbers of Python or NumPy.
         """
-        outputs, changed, touched = call_without_python_random(
+        outputs, changed, touched, graph = call_without_python_random(
             self._network._flatten_layers(), lambda: self._traced(x, training=True)
         )
         elsewhere = touched - {id(v) for v in self._model.variables}
@@ -114,6 +123,7 @@ class PureModel:
                 "a call must change variables of the model alone; for random numbers hold a "
                 f"keras.random.SeedGenerator. Received: {self._where(elsewhere)}"
             )
+        _check_operations(graph)
         weights = {id(v) for v in changed if v.trainable}
         if weights:
             raise ValueError(
@@ -154,8 +164,8 @@ class PureModel:
 
     def _traced(
         self, x: tf.TensorSpec, *, training: bool
-    ) -> tuple[tf.Tensor, list[keras.Variable], set[int]]:
-        """Return a traced call's outputs, the variables it changes and the ids of all it uses."""
+    ) -> tuple[tf.Tensor, list[keras.Variable], set[int], tf.Graph]:
+        """Return outputs, changed variables, ids of all used variables, and graph of a call."""
         found: list[tuple[tf.Tensor, list[keras.Variable], set[int]]] = []
 
         @tf.function(autograph=False)
@@ -165,8 +175,8 @@ class PureModel:
             changed = [v for v, value in given if scope.get_current_value(v) is not value]
             found.append((outputs, changed, set(scope.state_mapping)))
 
-        trace.get_concrete_function(x)
-        return found[0]
+        graph = trace.get_concrete_function(x).graph
+        return *found[0], graph
 
     def _where(self, ids: Collection[int]) -> str:
         """Name these variables and the layers that own them."""
@@ -178,6 +188,24 @@ class PureModel:
                     found.setdefault(owner, {})[value.name] = None
         named = (f"{owner} changes {', '.join(names)}" for owner, names in found.items())
         return "; ".join(named) or "a variable that no layer owns"
+
+
+def _check_operations(graph: tf.Graph) -> None:
+    """Check the operations of a traced call.
+
+    Raises:
+        ValueError: One changes a ``tf.Variable``, which would carry over from task to task, or
+            draws random numbers that do not depend on the task's seed.
+    """
+    definition = graph.as_graph_def()
+    nodes = [*definition.node, *(n for f in definition.library.function for n in f.node_def)]
+    for node in nodes:
+        if node.op in _DRAWS or _CHANGES.fullmatch(node.op):
+            raise ValueError(
+                "a call must not change a tf.Variable nor draw from tf.random: use "
+                "self.add_weight(trainable=False), and keras.random with a "
+                f"keras.random.SeedGenerator that the layer holds. Received: {node.op} {node.name}"
+            )
 
 
 def is_seed(variable: keras.Variable) -> bool:

@@ -497,6 +497,39 @@ def test_other_ends_of_a_model_are_taken_for_probabilities(end):
     Reptile(model, loss="sparse_categorical_crossentropy")
 
 
+_GENERATOR, _COUNTER = tf.random.Generator.from_seed(1), tf.Variable(0.0)
+UNSEEDED = {
+    "RandomStandardNormal": lambda x: x + tf.random.normal(tf.shape(x)),
+    "RandomUniform": lambda x: tf.nn.dropout(x, 0.5),
+    "RandomShuffle": tf.random.shuffle,
+    "RngReadAndSkip": lambda x: x + _GENERATOR.normal(tf.shape(x)),
+    "AssignAddVariableOp": lambda x: x + _COUNTER.assign_add(1.0),
+    "TruncatedNormal": lambda x: tf.cond(
+        tf.reduce_sum(x) > 0, lambda: x + tf.random.truncated_normal(tf.shape(x)), lambda: x
+    ),
+}
+
+
+@pytest.mark.parametrize("operation", UNSEEDED)
+def test_what_no_seed_of_a_task_decides_is_refused(operation):
+    """Draws of tf.random, and a tf.Variable that would carry over to the next task."""
+    layers = [L.Dense(3), L.Lambda(UNSEEDED[operation], output_shape=(3,))]
+    with pytest.raises(ValueError, match=rf"nor draw from tf.random: .* Received: {operation} "):
+        Reptile(keras.Sequential([keras.Input((6,)), *layers]))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x + tf.random.stateless_normal(tf.shape(x), (1, 2)),
+        lambda x: x + _COUNTER,
+    ],
+    ids=["stateless", "only read"],
+)
+def test_what_is_the_same_in_every_call_is_no_fault(function):
+    Reptile(keras.Sequential([keras.Input((6,)), L.Dense(3), L.Lambda(function)]))
+
+
 class TwoHeads(keras.Model):
     """Uses one of its two heads."""
 
