@@ -91,8 +91,13 @@ def check_outer_optimizer(optimizer: keras.optimizers.Optimizer) -> None:
 
     Raises:
         ValueError: The learning rate follows a schedule, or there are several, or the optimizer
-            was built on other variables.
+            was built on other variables, or divides gradients by the scale of a loss.
     """
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) or optimizer.loss_scale_factor:
+        raise ValueError(
+            "outer_optimizer must not scale the loss, because its gradient is that of no loss: "
+            f"leave loss_scale_factor and LossScaleOptimizer out. Received: {optimizer.name}"
+        )
     if optimizer.built:
         raise ValueError(
             "outer_optimizer must be new because its slots belong to this learner. "

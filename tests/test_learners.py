@@ -397,6 +397,19 @@ def test_step_weights_are_numbers(weights):
         GradientCombination(dense_model(), weights)
 
 
+@pytest.mark.parametrize(
+    "outer",
+    [
+        lambda: keras.optimizers.SGD(loss_scale_factor=8.0),
+        lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD()),
+    ],
+)
+def test_an_outer_optimizer_scales_no_loss(outer):
+    """It would divide the meta-gradient by a scale that nothing was multiplied by."""
+    with pytest.raises(ValueError, match=r"outer_optimizer must not scale the loss.* Received: "):
+        Reptile(dense_model(), outer_optimizer=outer())
+
+
 def test_an_outer_optimizer_has_one_learner():
     """Its slots are those of one model, and its learning rate is the outer step size."""
     shared = keras.optimizers.Adam()
