@@ -8,7 +8,7 @@ from collections.abc import Callable
 import keras
 
 from supervised_reptile.config import Config
-from supervised_reptile.config.paper import dataset_facts
+from supervised_reptile.config.paper import OPTIMIZER_CONSTANTS, dataset_facts
 from supervised_reptile.meta_learner import MetaLearner
 from supervised_reptile.models import miniimagenet_model, omniglot_model
 from supervised_reptile.reptile import FOMAML, MAML, GradientCombination, Reptile
@@ -90,11 +90,8 @@ def learner_from_config(
         workers: The processes that share the tasks; ``None`` for this process alone.
     """
     inner, meta = config.inner, config.meta
-    constants = {
-        "adam": {"beta_1": inner.beta_1, "beta_2": inner.beta_2, "epsilon": inner.epsilon},
-        "rmsprop": {"rho": inner.rho, "momentum": inner.momentum, "epsilon": inner.epsilon},
-        "sgd": {"momentum": inner.momentum},
-    }[inner.inner_optimizer]
+    names = OPTIMIZER_CONSTANTS[inner.inner_optimizer]
+    constants = {name: getattr(inner, name) for name in names}
     algorithm: Callable[..., MetaLearner] = _ALGORITHMS[meta.algorithm]
     if meta.step_weights is not None:
         algorithm = functools.partial(GradientCombination, step_weights=meta.step_weights)

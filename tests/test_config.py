@@ -29,7 +29,12 @@ from supervised_reptile.config import (
     paper_config,
 )
 from supervised_reptile.config import configuration as config_module
-from supervised_reptile.config.paper import DATASETS, DatasetFacts, dataset_facts
+from supervised_reptile.config.paper import (
+    DATASETS,
+    OPTIMIZER_CONSTANTS,
+    DatasetFacts,
+    dataset_facts,
+)
 from supervised_reptile.config.settings import SECTIONS
 from supervised_reptile.errors import ConfigError
 
@@ -216,6 +221,24 @@ OPTIMIZERS = "sgd, adam, rmsprop, adadelta, adagrad, adamax, adamw, ftrl, lion, 
         ({"beta_2": -0.1}, "--beta_2: must be at least 0 and less than 1. Received: -0.1"),
         ({"rho": 1.0}, "--rho: must be at least 0 and less than 1. Received: 1.0"),
         ({"momentum": 1.0}, "--momentum: must be at least 0 and less than 1. Received: 1.0"),
+        (
+            {"inner_optimizer": "sgd", "beta_1": 0.5},
+            "--beta_1: needs --inner_optimizer=adam: sgd does not have it. Received: 0.5",
+        ),
+        (
+            {"inner_optimizer": "sgd", "epsilon": 1e-7},
+            "--epsilon: needs --inner_optimizer=adam or rmsprop: sgd does not have it."
+            " Received: 1e-07",
+        ),
+        (
+            {"momentum": 0.9},
+            "--momentum: needs --inner_optimizer=rmsprop or sgd: adam does not have it."
+            " Received: 0.9",
+        ),
+        (
+            {"rho": 0.8},
+            "--rho: needs --inner_optimizer=rmsprop: adam does not have it. Received: 0.8",
+        ),
         ({"epsilon": 0.0}, "--epsilon: must be finite and greater than 0. Received: 0.0"),
         ({"seed": -1}, "--seed: must be at least 0 and less than 2**32. Received: -1"),
         (
@@ -319,8 +342,10 @@ def configs(draw):
     fraction = st.floats(0, 1, exclude_max=True)
     positive = st.floats(0, 1e6, exclude_min=True)
     count = st.integers(1, 10**6)
-    values = {name: draw(fraction) for name in ("beta_1", "beta_2", "rho", "momentum")}
-    values |= {name: draw(positive) for name in ("learning_rate", "epsilon")}
+    values = {"inner_optimizer": draw(st.sampled_from(INNER_OPTIMIZERS))}
+    for name in OPTIMIZER_CONSTANTS[values["inner_optimizer"]]:
+        values[name] = draw(positive if name == "epsilon" else fraction)
+    values["learning_rate"] = draw(positive)
     values |= {name: draw(st.floats(0, 100)) for name in ("meta_step", "meta_step_final")}
     values |= {
         name: draw(count)
@@ -340,11 +365,12 @@ def configs(draw):
     values["eval_iters"] = draw(st.integers(0, 1000))
     values["weight_decay"] = draw(st.floats(0, 1, exclude_min=True))
     values["transductive"] = draw(st.booleans())
-    values["inner_optimizer"] = draw(st.sampled_from(INNER_OPTIMIZERS))
     values["reset_optimizer"] = draw(st.booleans())
     values |= {"pretrain": draw(st.booleans()), "freeze": draw(st.integers(0, 4))}
     if values["algorithm"] == "maml":
-        values |= {"inner_optimizer": "sgd", "momentum": 0.0, "weight_decay": 1.0}
+        for name in OPTIMIZER_CONSTANTS[values["inner_optimizer"]]:
+            del values[name]
+        values |= {"inner_optimizer": "sgd", "weight_decay": 1.0}
         values["inner_iters"] = draw(st.integers(2, 1000))
     elif values["algorithm"] == "reptile" and draw(st.booleans()):
         weights = draw(st.lists(st.floats(-10, 10), min_size=1, max_size=9))

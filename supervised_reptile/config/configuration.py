@@ -20,7 +20,12 @@ from dataclasses import MISSING, fields
 from typing import Any, Self
 
 from supervised_reptile.config.declaration import Checked, Rule, require, setting, settings
-from supervised_reptile.config.paper import ORIGINAL_DEFAULTS, DatasetFacts, dataset_facts
+from supervised_reptile.config.paper import (
+    OPTIMIZER_CONSTANTS,
+    ORIGINAL_DEFAULTS,
+    DatasetFacts,
+    dataset_facts,
+)
 from supervised_reptile.config.settings import (
     KERAS_OPTIMIZERS,
     SECTIONS,
@@ -93,6 +98,7 @@ class Config(Checked):
         facts = dataset_facts(self.task.dataset)
         check_task(self.task, facts, self.eval.queries)
         self._check_model(facts)
+        self._check_optimizer(facts)
         self._check_algorithm()
         self._check_batches()
 
@@ -100,6 +106,16 @@ class Config(Checked):
         for name in facts.fixed:
             value, only = getattr(self.model, name), facts.columns[0].default_values()[name]
             require(value == only, name, f"must be {only}, as {self.task.dataset} is", value)
+
+    def _check_optimizer(self, facts: DatasetFacts) -> None:
+        """Check that no constant was set which the inner optimizer does not have."""
+        mine, defaults = self.inner.inner_optimizer, facts.columns[0].default_values()
+        for name in sorted({each for names in OPTIMIZER_CONSTANTS.values() for each in names}):
+            if name not in OPTIMIZER_CONSTANTS[mine]:
+                others = (kind for kind, names in OPTIMIZER_CONSTANTS.items() if name in names)
+                rule = f"needs --inner_optimizer={' or '.join(others)}: {mine} does not have it"
+                value = getattr(self.inner, name)
+                require(value == defaults[name], name, rule, value)
 
     def _check_algorithm(self) -> None:
         inner, weights = self.inner, self.meta.step_weights

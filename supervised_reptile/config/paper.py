@@ -37,6 +37,13 @@ ORIGINAL_DEFAULTS: dict[str, Any] = {
 }
 """Defaults of the authors' program, for values that no table of the paper states."""
 
+OPTIMIZER_CONSTANTS = {
+    "adam": ("beta_1", "beta_2", "epsilon"),
+    "rmsprop": ("rho", "momentum", "epsilon"),
+    "sgd": ("momentum",),
+}
+"""Names of the constants of each inner optimizer, besides the learning rate."""
+
 KERAS_DEFAULTS: dict[str, Any] = {"rho": 0.9, "momentum": 0.0}
 """Keras' defaults, for features that the authors' program lacks (RMSprop and momentum)."""
 
