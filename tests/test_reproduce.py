@@ -167,6 +167,11 @@ def reproduce(*words):
         (["--row", "omniglot-5way", "--seeds", "-1"], "--seed: must be at least 0"),
         (["--row", "omniglot-5way", "--meta_iters", "0"], "--meta_iters: must be at least 1"),
         (["--eval_samples", "0"], "--eval_samples and --jobs must be at least 1"),
+        (["--pretrained"], "--pretrained: needs --row"),
+        (
+            ["--pretrained", "--row", "omniglot-5way", "--meta_iters", "9"],
+            "--pretrained: needs --row, and no --meta_iters",
+        ),
     ],
 )
 def test_what_cannot_be_run_is_told_in_one_line(words, message, capsys):

@@ -113,6 +113,8 @@ def _reproduce(
     """Run the rows, and write their results into the table even if some fail."""
     if eval_samples < 1 or (jobs is not None and jobs < 1):
         raise ConfigError("--eval_samples and --jobs must be at least 1")
+    if pretrained and (not row or meta_iters is not None):
+        raise ConfigError("--pretrained: needs --row, and no --meta_iters: nothing is trained")
     if verify:
         _verify(verify, tasks=eval_samples, data_dir=data_dir, progress=progress)
         return
