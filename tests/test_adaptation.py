@@ -340,3 +340,10 @@ def test_networks_that_come_with_the_package_adapt(name):
     found = classifier.predict(images[first + 1], transductive=True)
     np.testing.assert_allclose(found.sum(axis=1), 1.0, rtol=1e-5)
     assert np.mean(found.argmax(axis=1) == np.arange(classes)) > 0.5
+    # White on black, as in MNIST, they would find far fewer.
+    inverted = 1 - images[first + 1]
+    with pytest.raises(ValueError, match=r"ink 0 and paper 1.* pass 1 − images .* Received: "):
+        classifier.predict(inverted)
+    with pytest.raises(ValueError, match=r"ink 0 and paper 1"):
+        adapt(model, inverted, np.arange(classes))
+    adapt(model, inverted, np.arange(classes), steps=1, value_range=None)

@@ -168,7 +168,8 @@ def adapt(
         seed: Seed of the mini-batches, at least 0.
         value_range: Smallest and largest value of an image, or ``None`` for any. The default,
             ``"model"``, allows any value, integers included, if a layer of the model scales its
-            inputs (``Rescaling``, ``Normalization``), else 0 … 1.
+            inputs (``Rescaling``, ``Normalization``), else 0 … 1. Unless it is ``None``, the
+            paper's network for Omniglot refuses drawings with ink 1 on paper 0.
 
     Returns:
         The fine-tuned model, which predicts class probabilities.

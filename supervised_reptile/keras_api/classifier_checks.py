@@ -11,6 +11,9 @@ from supervised_reptile.keras_api.arguments import loss_of
 from supervised_reptile.keras_api.task_sources import fits_shape
 from supervised_reptile.pure_model import PureModel
 
+# Mean of an image below which it is no drawing on white: at least three quarters are paper.
+_DARK = 0.4
+
 
 def classifier_loss(model: keras.Model) -> keras.losses.Loss:
     """Return the loss that the model is compiled with, or else the paper's.
@@ -89,6 +92,12 @@ def checked_images(model: keras.Model, images: np.ndarray, value_range: tuple | 
         raise ValueError(
             f"images must be in {value_range[0]:g} … {value_range[1]:g} (or say another "
             f"value_range). Received: {smallest:g} … {largest:g}"
+        )
+    if value_range is not None and model.name == "omniglot" and images.mean() < _DARK:
+        raise ValueError(
+            "images must be drawings with ink 0 and paper 1, as Omniglot's are: pass 1 − images "
+            "(or value_range=None for a model that was trained on others). "
+            f"Received: a mean of {images.mean():.2f}"
         )
     return images
 
