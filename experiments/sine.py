@@ -157,7 +157,7 @@ def draw(folder: Path) -> None:
     settings = common.read_results(folder)["settings"]
     shown = [name for name in _PANELS if name in settings["algorithms"].split(",")]
     if shown:
-        figure = common.new_figure(2.7 * len(shown), 3.2)
+        figure = common.new_figure(8 * len(shown) / 3, 3.2)
         panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
         with np.load(folder / plots.EXAMPLES) as examples:
             for axes, name in zip(panels, shown, strict=True):

