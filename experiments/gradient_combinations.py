@@ -10,7 +10,7 @@ outer iterations. You can stop it at any time: the same command continues.
 from collections.abc import Mapping
 from pathlib import Path
 
-from experiments import common, trainings
+from experiments import common, plots, trainings
 from supervised_reptile.config import Config, paper_config
 from supervised_reptile.config.declaration import Rule, at_least, setting, settings
 from supervised_reptile.figures import figure_style
@@ -141,18 +141,15 @@ def _contrast(
 ) -> dict[str, float]:
     """Return a difference in points, and half its 95 % interval, over the tasks all share."""
     by_task = sum(c * done[name].by_task for name, c in coefficients.items())
-    half = 1.96 * by_task.std(ddof=1) / len(by_task) ** 0.5
-    return {"difference": float(by_task.mean()), "interval95": float(half)}
+    difference, half = trainings.mean_over_tasks(by_task)
+    return {"difference": difference, "interval95": half}
 
 
 @figure_style()
 def draw(folder: Path) -> None:
     """Draw the learning curves by number of mini-batches, and the error at the end."""
-    import numpy as np
     from matplotlib.lines import Line2D
     from matplotlib.ticker import LogLocator, NullFormatter
-
-    from supervised_reptile.runs.learning_curve import trailing_mean
 
     results = common.read_results(folder)
     rows, ends = common.read_rows(folder / "curves.csv"), results["combinations"]
@@ -165,9 +162,7 @@ def draw(folder: Path) -> None:
         line, marker, color = _KINDS[_kind(name)]
         panel = panels[sizes.index(len(found["step_weights"]))]
         mine = [row for row in rows if row["combination"] == name]
-        points = min(_SHOWN_POINTS, len(mine))
-        means = trailing_mean(np.array([100 * float(row["test"]) for row in mine]), points)
-        iterations = [int(row["iteration"]) for row in mine][points - 1 :]
+        iterations, means = plots.smoothed(mine, min(_SHOWN_POINTS, len(mine)))
         panel.plot(iterations, 100 - means, line, color=color, linewidth=1.2)
         accuracy, half = trainings.percent(found["accuracy"]["test"])
         axes.errorbar(100 - accuracy, number, xerr=half, fmt=marker, color=color, capsize=3)

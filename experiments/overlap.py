@@ -38,7 +38,6 @@ TITLES = {
     "meta_step": "outer step size",
 }
 """Title of each sweep."""
-_EXAMPLES = 100  # of a task: 20 drawings of 5 classes
 
 
 @settings("Experiment")
@@ -91,7 +90,8 @@ def run(settings: Settings, place: trainings.TrainingPlace) -> None:
         for value in settings.points:
             for variant in VARIANTS:
                 config = config_of(settings, variant, value, seed)
-                if config.inner.inner_batch == _EXAMPLES and config.inner.replacement:
+                examples = config.task.classes * config.task.train_shots
+                if config.inner.inner_batch == examples and config.inner.replacement:
                     # A mini-batch is the whole task: drawn with replacement or not, it is the same.
                     names[variant, value, seed] = names[_CYCLING, value, seed]
                     continue

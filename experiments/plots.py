@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from experiments import common
+from supervised_reptile.runs.learning_curve import trailing_mean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,3 +52,14 @@ def plot_curves(axes: Axes, folder: Path, names: Mapping[str, str] | None = None
         plot_with_interval(axes, *np.transpose(mine), f"C{number}", (names or {}).get(name, name))
     axes.set(xlabel="inner steps on a test task", ylabel="mean squared error", yscale="log")
     axes.legend()
+
+
+def smoothed(rows: Sequence[Mapping[str, str]], points: int) -> tuple[list[int], np.ndarray]:
+    """Return iterations, and the mean test accuracy in percent of the last ``points`` rows.
+
+    Args:
+        rows: Rows of a learning curve, with "iteration" and "test".
+        points: Rows in each mean, at least 1.
+    """
+    means = trailing_mean(np.array([100 * float(row["test"]) for row in rows]), points)
+    return [int(row["iteration"]) for row in rows][points - 1 :], means

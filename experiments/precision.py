@@ -11,7 +11,7 @@ import statistics
 import time
 
 from experiments import common
-from experiments.trainings import TrainingSettings
+from experiments.trainings import TrainingSettings, mean_over_tasks
 from supervised_reptile.config import RunOptions
 from supervised_reptile.config.declaration import at_least, setting, settings
 from supervised_reptile.reproduction.published import find_row
@@ -100,10 +100,7 @@ def run(settings: Settings, place: common.DataPlace) -> None:
     ratios = [b / a for a, b in zip(seconds[full], seconds[half], strict=True)]
     values = {
         "accuracy": {each: dataclasses.asdict(outcomes[each].accuracy) for each in POLICIES},
-        "difference": {
-            "mean": float(difference.mean()),
-            "interval95": 1.96 * float(difference.std(ddof=1)) / len(difference) ** 0.5,
-        },
+        "difference": dict(zip(("mean", "interval95"), mean_over_tasks(difference), strict=True)),
         "processor_time_ratio": statistics.median(ratios),
         "config": config.to_dict(),
     }

@@ -12,7 +12,7 @@ import csv
 from collections.abc import Mapping
 from pathlib import Path
 
-from experiments import common, trainings
+from experiments import common, plots, trainings
 from supervised_reptile.config import Config, paper_config
 from supervised_reptile.config.declaration import Rule, at_least, setting, settings
 from supervised_reptile.figures import figure_style
@@ -152,10 +152,6 @@ def report(
 @figure_style()
 def draw(folder: Path) -> None:
     """Draw the accuracy over the pre-training, and over Reptile from each start."""
-    import numpy as np
-
-    from supervised_reptile.runs.learning_curve import trailing_mean
-
     points = common.read_results(folder)["reached"]["window_points"]
     rows = common.read_rows(folder / "curves.csv")
     epochs = common.read_rows(folder / "classifier.csv")
@@ -173,8 +169,7 @@ def draw(folder: Path) -> None:
     )
     for name in dict.fromkeys(row["start"] for row in rows):
         mine = [row for row in rows if row["start"] == name]
-        means = trailing_mean(np.array([100 * float(row["test"]) for row in mine]), points)
-        right.plot([int(row["iteration"]) for row in mine][points - 1 :], means, lw=1.2, label=name)
+        right.plot(*plots.smoothed(mine, points), linewidth=1.2, label=name)
     right.set(
         xlabel="meta-iterations",
         ylabel=f"test accuracy in %, mean of {points} tasks",

@@ -68,6 +68,12 @@ def percent(accuracy: Mapping[str, Any]) -> tuple[float, float]:
     return 100 * accuracy["mean"], 100 * (accuracy["interval95"] or 0.0)
 
 
+def mean_over_tasks(by_task: Any) -> tuple[float, float]:
+    """Mean of values float64 [tasks], and half its 95 % interval over random tasks."""
+    half = 1.96 * float(by_task.std(ddof=1)) / len(by_task) ** 0.5
+    return float(by_task.mean()), half
+
+
 def mean_over_seeds(found: Sequence[tuple[float, float]]) -> tuple[float, float]:
     """Mean of accuracies, and half its 95 % interval over the tasks, from those of each seed."""
     half = sum(interval**2 for _, interval in found) ** 0.5 / len(found)

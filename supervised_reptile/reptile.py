@@ -185,9 +185,10 @@ class GradientCombination(MetaLearner):
             workers=workers,
             jit_compile=jit_compile,
         )
-        for weight in step_weights:
+        weights = tuple(step_weights)
+        for weight in weights:
             check_numbers("finite numbers", lambda weight: True, step_weights=weight)
-        self._step_weights = tuple(map(float, step_weights))
+        self._step_weights = tuple(map(float, weights))
         if not self._step_weights:
             raise ValueError("step_weights must have a weight for each inner step. Received: none")
 

@@ -327,8 +327,10 @@ def test_the_readme_s_lines(learner, tmp_path, monkeypatch):
     assert (tmp_path / "mine.keras").exists()
 
 
-# Other seeds of a row are like it.
-@pytest.mark.parametrize("name", [name for name in pretrained_names() if "-seed" not in name])
+@pytest.mark.parametrize(
+    "name",  # other seeds of a row are like it
+    [pytest.param(n, marks=pytest.mark.slow) if "-seed" in n else n for n in pretrained_names()],
+)
 def test_networks_that_come_with_the_package_adapt(name):
     """On real drawings of characters they tell most of five classes apart from one of each."""
     model = load_pretrained(name)

@@ -161,12 +161,8 @@ def test_the_runner_lists_the_experiments_without_tensorflow(capsys):
         assert f" {name} {summary} " in f" {' '.join(' '.join(lines).split())} ", name
         assert max(map(len, lines)) <= 100
     modules = {path.stem.replace("_", "-") for path in (ROOT / "experiments").glob("[a-z]*.py")}
-    assert modules - set(EXPERIMENTS) == {
-        "common",
-        "functions",
-        "plots",
-        "trainings",
-    }  # what they share
+    shared = {"common", "functions", "plots", "trainings"}
+    assert modules - set(EXPERIMENTS) == shared
     with pytest.raises(SystemExit) as caught:
         main(["experiments", "sinus"])
     assert caught.value.code == 2

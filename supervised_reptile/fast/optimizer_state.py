@@ -64,7 +64,7 @@ def moves_without_gradient(optimizer: keras.optimizers.Optimizer) -> bool:
     Args:
         optimizer: Keras optimizer; it does not change.
     """
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # of a LossScaleOptimizer
+    optimizer = _unwrapped(optimizer)
     config = optimizer.get_config() | {"learning_rate": 1.0, "gradient_accumulation_steps": None}
     weight = keras.Variable([[1.0, 2.0], [3.0, 4.0]])
     before = weight.numpy()
@@ -85,7 +85,7 @@ def undecayed(
     optimizer: keras.optimizers.Optimizer, weights: Sequence[keras.Variable]
 ) -> list[bool]:
     """Return which weights the user excluded from the optimizer's weight decay."""
-    return [not _decaying(optimizer)._use_weight_decay(weight.value) for weight in weights]
+    return [not _unwrapped(optimizer)._use_weight_decay(weight.value) for weight in weights]
 
 
 def exclude(
@@ -96,8 +96,8 @@ def exclude(
     """Exclude weights from the weight decay of an optimizer that is not built yet."""
     chosen = [weight for weight, out in zip(weights, excluded, strict=True) if out]
     if chosen:
-        _decaying(optimizer).exclude_from_weight_decay(var_list=chosen)
+        _unwrapped(optimizer).exclude_from_weight_decay(var_list=chosen)
 
 
-def _decaying(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+def _unwrapped(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
     return getattr(optimizer, "inner_optimizer", optimizer)  # of a LossScaleOptimizer

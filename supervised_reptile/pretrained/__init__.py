@@ -79,6 +79,18 @@ def model_facts(name: str) -> dict[str, Any]:
     return json.loads((FOLDER / f"{network_called(name)}.json").read_text())
 
 
+def training_of(name: str) -> Config:
+    """Return the configuration that a network in the package was trained with.
+
+    Args:
+        name: As for :func:`load_pretrained`.
+
+    Raises:
+        ValueError: There is no such network.
+    """
+    return Config.from_dict(model_facts(name)["training"])
+
+
 def network_called(name: str) -> str:
     """Return the name of a shipped network without the shots at its end.
 

@@ -127,9 +127,7 @@ def _reproduce(
         each = find_row(row_name)
         training = each.training(seed, meta_iters)
         name = run_name(each, training)
-        checkpoint = str(Path(runs) / name)
-        if pretrained:
-            checkpoint = _shipped(each, seed)
+        checkpoint = _shipped(each, seed) if pretrained else str(Path(runs) / name)
         run_options = RunOptions(checkpoint=checkpoint, pretrained=pretrained, **options)
         arguments = each, training, run_options, eval_samples, records
         work.append(Job(name, carry_out, arguments, Path(runs) / name / "log.txt"))

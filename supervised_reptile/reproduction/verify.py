@@ -11,7 +11,7 @@ from supervised_reptile.errors import RunError
 from supervised_reptile.evaluation import Accuracy, evaluate_each_way
 from supervised_reptile.from_config import evaluation_spec
 from supervised_reptile.main import open_run
-from supervised_reptile.pretrained import model_facts, pretrained_names
+from supervised_reptile.pretrained import model_facts, pretrained_names, training_of
 from supervised_reptile.progress import mode_of
 from supervised_reptile.reproduction.published import Row, row_of
 from supervised_reptile.runs.opening import PACKAGE
@@ -38,7 +38,7 @@ def network_of(row: Row, seed: int) -> str:
         RunError: There is none.
     """
     for name in pretrained_names():
-        if Config.from_dict(model_facts(name)["training"]) == row.training(seed):
+        if training_of(name) == row.training(seed):
             return name
     raise RunError(
         f"--pretrained: no network that comes with the package is row {row.name} with seed {seed}"

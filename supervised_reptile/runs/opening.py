@@ -9,7 +9,7 @@ from pathlib import Path
 from supervised_reptile.config import Config, RunOptions
 from supervised_reptile.errors import RunError, printable
 from supervised_reptile.evaluation import Accuracy
-from supervised_reptile.pretrained import model_facts, network_called, pretrained_names
+from supervised_reptile.pretrained import network_called, pretrained_names, training_of
 from supervised_reptile.runs.checkpoints import RunDirectory
 from supervised_reptile.runs.curve_recovery import repair_curve
 from supervised_reptile.runs.record import recorded_accuracies
@@ -44,8 +44,7 @@ def open_directory(config: Config, options: RunOptions) -> RunDirectory:
             directory.check(config)
         return directory
     if network := shipped_network(options.checkpoint):
-        shipped = Config.from_dict(model_facts(network)["training"])
-        check_evaluable(config, shipped, f"the network {network}")
+        check_evaluable(config, training_of(network), f"the network {network}")
         return RunDirectory(Path(f"{network}-evaluations"))
     directory = RunDirectory(Path(options.checkpoint))
     trained = directory.saved_config()

@@ -13,7 +13,7 @@ from supervised_reptile.config import Config, RunOptions
 from supervised_reptile.config.command_line import Flag, run_program
 from supervised_reptile.config.locations import FOLDER, default_data_dir
 from supervised_reptile.errors import ConfigError, RunError
-from supervised_reptile.pretrained import model_facts, pretrained_names
+from supervised_reptile.pretrained import pretrained_names, training_of
 from supervised_reptile.programs import command
 from supervised_reptile.startup import import_tensorflow
 
@@ -104,14 +104,13 @@ Draw a task of the final evaluation, number 0, 1, … of a split, with its predi
     run_program(_draw, _FLAGS, argv, description)
 
 
-def _training_of(checkpoint: str) -> Config:
+def _trained_config(checkpoint: str) -> Config:
     """Return the configuration of the training of a run or shipped network."""
     from supervised_reptile.runs.checkpoints import RunDirectory
     from supervised_reptile.runs.opening import shipped_network
 
-    network = shipped_network(checkpoint)
-    if network:
-        return Config.from_dict(model_facts(network)["training"])
+    if network := shipped_network(checkpoint):
+        return training_of(network)
     training = RunDirectory(Path(checkpoint)).saved_config()
     if training is None:
         names = ", ".join(pretrained_names())
@@ -136,7 +135,7 @@ def _draw(
     from supervised_reptile.main import open_run
     from supervised_reptile.runs.stages import restore
 
-    config = _training_of(checkpoint)
+    config = _trained_config(checkpoint)
     changes = {"shots": shots, "queries": queries, "transductive": transductive}
     config = config.replace(**{k: v for k, v in changes.items() if v is not None})
     options = RunOptions(checkpoint=checkpoint, data_dir=data_dir, pretrained=True, progress=False)
