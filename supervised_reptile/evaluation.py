@@ -110,6 +110,10 @@ def evaluate(
         tasks_per_call: Number of tasks per call of the compiled program, at least 1.
         progress: ``True`` shows a progress bar on a terminal, else a line every half minute.
 
+    Returns:
+        The fraction of held-out images that are classified correctly, with its 95 % interval over
+        random tasks.
+
     Raises:
         NotFiniteError: The weights, or the predictions of all tasks, are not finite.
 

@@ -146,6 +146,10 @@ class Learner:
     ) -> np.ndarray:
         """Predict each task transductively, before the first inner step and after every step.
 
+        Args:
+            examples: All stored examples, [num_examples, ...], an array or a variable.
+            tasks: The tasks, as drawn by ``tasks.evaluation_tasks``.
+
         Returns:
             float32 [tasks, steps + 1, queries, outputs].
         """

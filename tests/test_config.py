@@ -465,6 +465,7 @@ def test_table_names_every_value_with_its_source():
     assert rows["inner_batch"] == "7 * set by you; paper, Table 3 (20-way): 20"
     assert rows["rho"] == "0.9 Keras' default"
     assert rows["weight_decay"] == "1.0 original's default"
+    assert rows["freeze"] == "0 as in the original, which has no such setting"
     assert sum("set by you" in row for row in rows.values()) == 2
 
 

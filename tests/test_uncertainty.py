@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from supervised_reptile.reproduction.uncertainty import Uncertainty, over_seeds, uncertainty
+from supervised_reptile.reproduction.uncertainty import uncertainty
 
 CLASSES, N = 120, 5
 
@@ -47,12 +47,6 @@ def test_by_hand():
     assert found.mean == 0.6
     assert found.tasks == pytest.approx(np.sqrt(variance / 5))
     assert found.classes == pytest.approx(np.sqrt(max(0, jackknife - 2 * variance / 5)))
-
-
-def test_the_mean_of_seeds():
-    two = over_seeds([Uncertainty(0.9, 0.03, 0.0), Uncertainty(0.8, 0.04, 0.02)])
-    assert two.mean == pytest.approx(0.85)
-    assert (two.tasks, two.classes) == (pytest.approx(0.025), pytest.approx(0.01))
 
 
 def test_what_does_not_fit_is_refused():

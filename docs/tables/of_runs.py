@@ -22,7 +22,7 @@ def paired(name: str) -> str:
     published, *variants = record(f"experiments/{name}/results.json")["variants"]
     heads = ["", "accuracy", "difference (tasks)"]
     rows = [[row["variant"], f"{row['test_accuracy']:.2f}", _difference(row)] for row in variants]
-    first = ["the chain", f"{published['test_accuracy']:.2f}", ""]
+    first = [published["variant"], f"{published['test_accuracy']:.2f}", ""]
     if published["interval95_seeds"] is not None:
         heads += ["(seeds)", "seeds from … to"]
         first += ["", ""]

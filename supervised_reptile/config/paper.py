@@ -22,13 +22,6 @@ ORIGINAL_DEFAULTS: dict[str, Any] = {
     "epsilon": 1e-8,
     "algorithm": "reptile",
     "foml_tail": None,
-    "step_weights": None,
-    "reset_optimizer": False,
-    "parallel_tasks": 1,
-    "queries": 1,
-    "pretrain": False,
-    "freeze": 0,
-    "outer_optimizer": "interpolation",
     "resize": "nearest",
     "eval_samples": 10_000,
     "eval_interval": 10,
@@ -36,6 +29,17 @@ ORIGINAL_DEFAULTS: dict[str, Any] = {
     "seed": 0,
 }
 """Defaults of the authors' program, for values that no table of the paper states."""
+
+EXTENSION_DEFAULTS: dict[str, Any] = {
+    "step_weights": None,
+    "reset_optimizer": False,
+    "parallel_tasks": 1,
+    "queries": 1,
+    "pretrain": False,
+    "freeze": 0,
+    "outer_optimizer": "interpolation",
+}
+"""Defaults of settings that the authors' program lacks. They make it what that program computes."""
 
 OPTIMIZER_CONSTANTS = {
     "adam": ("beta_1", "beta_2", "epsilon"),
@@ -94,7 +98,8 @@ class Column:
     def default_values(self, inner_optimizer: str = "adam") -> dict[str, Any]:
         """Return the default of every hyper-parameter except ``dataset``, by flat name."""
         network = NETWORKS[self.network]
-        return KERAS_DEFAULTS | ORIGINAL_DEFAULTS | network | self.paper_values(inner_optimizer)
+        without_table = KERAS_DEFAULTS | EXTENSION_DEFAULTS | ORIGINAL_DEFAULTS
+        return without_table | network | self.paper_values(inner_optimizer)
 
     def source_of(self, name: str, inner_optimizer: str = "adam") -> str:
         """Return where a default comes from, in readable form."""
@@ -104,6 +109,8 @@ class Column:
             return "paper, Sec. 6.1"
         if name in self.paper_values():
             return f"paper, {self.table} ({self.label})"
+        if name in EXTENSION_DEFAULTS:
+            return "as in the original, which has no such setting"
         return "Keras' default" if name in KERAS_DEFAULTS else "original's default"
 
 

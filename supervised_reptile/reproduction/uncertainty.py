@@ -43,6 +43,9 @@ def uncertainty(accuracies: np.ndarray, classes: np.ndarray) -> Uncertainty:
         accuracies: float [tasks], in [0, 1].
         classes: int [tasks, N], the distinct ids of each task's classes.
 
+    Returns:
+        The mean and its standard errors over tasks and over classes.
+
     Raises:
         ValueError: The arrays disagree, or there are fewer than two tasks or classes.
     """
@@ -62,13 +65,3 @@ def uncertainty(accuracies: np.ndarray, classes: np.ndarray) -> Uncertainty:
     jackknife = (len(ids) - 1) / len(ids) * np.sum((without - without.mean()) ** 2)
     of_classes = max(0.0, jackknife - per_task * variance / tasks)
     return Uncertainty(float(accuracies.mean()), math.sqrt(variance / tasks), math.sqrt(of_classes))
-
-
-def over_seeds(each: list[Uncertainty]) -> Uncertainty:
-    """Average independent seeds, each with its own random tasks and classes."""
-    n = len(each)
-    return Uncertainty(
-        sum(u.mean for u in each) / n,
-        math.hypot(*(u.tasks for u in each)) / n,
-        math.hypot(*(u.classes for u in each)) / n,
-    )
